@@ -1,0 +1,181 @@
+"""Every option of the detector, once: its type, range, default and meaning.
+
+The class's keyword arguments, the command line's options, the model file's header and the documentation's table are
+derived from the fields below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from sapatchcore.errors import SettingsError, did_you_mean
+
+SMALLEST_INPUT = 32  # pixels a side: below it, layer 3 of a network with stride 16 has a single cell
+
+
+def _size(value: object) -> object:
+    """256, "256", "256x320" or [256, 320] → (h, w); None and "none" → None."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text == "none":
+            return None
+        parts = [part.strip() for part in text.replace("×", "x").replace(",", "x").split("x")]
+        if not all(part.isdigit() for part in parts):
+            return value
+        value = [int(part) for part in parts]
+        value = value[0] if len(value) == 1 else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return (value[0], value[0])
+    return value
+
+
+def _names(value: object) -> object:
+    """ "layer2,layer3" → ("layer2", "layer3")."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _number_or_none(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+Side = Annotated[int, Field(ge=SMALLEST_INPUT, le=8192)]
+Size = Annotated[tuple[Side, Side], BeforeValidator(_size)]
+OptionalSize = Annotated[tuple[Side, Side] | None, BeforeValidator(_size)]
+
+
+def _option(default: object, meaning: str, allowed: str, remedy: str = "") -> Any:
+    return Field(default, description=meaning, json_schema_extra={"allowed": allowed, "remedy": remedy})
+
+
+class Settings(BaseModel):
+    """All options, checked. Raises SettingsError (see :func:`settings_from`) where a value is outside its range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = _option(
+        "wide_resnet50_2.tv_in1k",
+        "Network that gives the features: any timm model name.",
+        "a timm model name",
+    )
+    weights: str = _option(
+        "pretrained",
+        "The network's weights: 'pretrained' (timm's, from its cache or its hub), a checkpoint file (.pth, .safetensors), "
+        "or 'random' (seeded; for tests and timing only).",
+        "'pretrained', 'random' or the path of a checkpoint file",
+    )
+    layers: Annotated[tuple[str, str], BeforeValidator(_names)] = _option(
+        ("layer2", "layer3"),
+        "The two layers, the finer first: names from timm's feature_info. For a network without them, layer2 and layer3 "
+        "mean its stages of stride 8 and 16, of a plain transformer the blocks at 1/2 and 3/4 of its depth.",
+        "two layer names",
+        "For example layer2,layer3.",
+    )
+    attention: Literal["self", "none"] = _option(
+        "self",
+        "Self-attention over layer 3 ('self', SA-PatchCore) or average pooling ('none', PatchCore).",
+        "'self' or 'none'",
+    )
+    resize: Size = _option(
+        (256, 256),
+        "Size to which every image is resized (Lanczos), both sides: one number, or HEIGHTxWIDTH.",
+        f"one or two numbers of pixels from {SMALLEST_INPUT} to 8192",
+        "For example 256, or 256x320.",
+    )
+    crop: OptionalSize = _option(
+        (224, 224),
+        "Centre crop after resizing: one number, HEIGHTxWIDTH, or none to inspect the whole image.",
+        f"one or two numbers of pixels from {SMALLEST_INPUT} to the resized size, or none",
+        "Use none to inspect the whole image.",
+    )
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)] = _option(
+        0.01, "Share of the training patches that the memory bank keeps.", "in (0, 1]", "Use 0.1 for 10 %."
+    )
+    projection: Annotated[int | None, Field(ge=1, le=4096), BeforeValidator(_number_or_none)] = _option(
+        128,
+        "Dimensions of the random projection in which the coreset is chosen, or none for the embedding itself.",
+        "a whole number from 1 to 4096, or none",
+    )
+    neighbors: Annotated[int, Field(ge=1, le=9)] = _option(
+        9,
+        "Neighbours in the memory bank that weigh a 'reweighted' image score.",
+        "a whole number from 1 to 9",
+    )
+    image_score: Literal["max", "reweighted"] = _option(
+        "max",
+        "Image score: the largest patch score ('max', the authors'), or that times Roth et al.'s weight ('reweighted').",
+        "'max' or 'reweighted'",
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = _option(
+        "auto",
+        "Where to compute; 'auto' takes CUDA, else MPS, else the CPU.",
+        "'auto', 'cpu', 'cuda', 'cuda:0' (1, …) or 'mps'",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = _option(
+        "float32",
+        "Number format of the network; all after it is float32.",
+        "'float32', 'bfloat16' or 'float16'",
+    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = _option(
+        8, "Images that go through the network at a time.", "a whole number from 1 to 4096"
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = _option(
+        2,
+        "Threads that decode and resize images while the network works; 0 for none.",
+        "a whole number from 0 to 256",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = _option(
+        0, "Seed of the projection, the first centre and random weights.", "a whole number, 0 or more"
+    )
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(h, w) of what the network sees."""
+        return self.crop or self.resize
+
+
+def settings_from(options: Mapping[str, Any]) -> Settings:
+    """Settings from options by name, all others at their defaults.
+
+    Raises SettingsError: an unknown name (with the nearest known one), or a value outside its range.
+    """
+    names = Settings.model_fields
+    for name in options:
+        if name not in names:
+            raise SettingsError(f"{name!r} is not an option.{did_you_mean(name, names)} Allowed: {', '.join(names)}.")
+    try:
+        settings = Settings(**options)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        about = names[name].json_schema_extra
+        assert isinstance(about, dict)  # _option sets it
+        remedy = f" {about['remedy']}" if about["remedy"] else ""
+        value = options[name]
+        near = did_you_mean(value, re.findall(r"'([^']+)'", str(about["allowed"]))) if isinstance(value, str) else ""
+        raise SettingsError(f"{name} must be {about['allowed']}. Got {value!r}.{near}{remedy}") from None
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    crop, resize = settings.crop, settings.resize
+    if crop is not None and (crop[0] > resize[0] or crop[1] > resize[1]):
+        raise SettingsError(
+            f"crop must not exceed resize. Got crop {_text(crop)} and resize {_text(resize)}. "
+            "Use crop none to inspect the whole image."
+        )
+    if settings.layers[0] == settings.layers[1]:
+        raise SettingsError(f"layers must be two different layers. Got {settings.layers[0]!r} twice.")
+    if settings.image_score == "reweighted" and settings.neighbors == 1:
+        raise SettingsError(
+            "neighbors must be from 2 to 9 for image_score 'reweighted'. Got 1: every image's weight would be 0."
+        )
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
