@@ -1,0 +1,77 @@
+"""What a caller hands in as images — a folder, paths, arrays, Pillow images — as batches for the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sapatchcore.data.images import ImageSource, load_ahead, read_image, source_name
+from sapatchcore.data.transform import Size, prepare
+from sapatchcore.errors import DataError
+
+Images = ImageSource | Iterable[ImageSource]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """names: n texts. sizes: n × (H, W), the images' own. pixels: (n, h, w, 3) uint8, as the network takes them."""
+
+    names: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    pixels: npt.NDArray[np.uint8]
+
+
+def as_sources(
+    images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]
+) -> tuple[Iterable[ImageSource], int | None]:
+    """The images one by one, and how many there are where that is known.
+
+    images: a folder (``from_folder`` says which of its files), one path, one array (h, w, 3) or (h, w), a stack
+    (n, h, w, 3), one Pillow image, or any iterable of paths, arrays and Pillow images.
+    """
+    if isinstance(images, str | os.PathLike):
+        path = Path(images)
+        sources: Iterable[ImageSource] = from_folder(path) if not path.is_file() else [path]
+    elif isinstance(images, np.ndarray):
+        sources = list(images) if images.ndim == 4 else [images]
+    elif isinstance(images, Image.Image):
+        sources = [images]
+    elif isinstance(images, Iterable):
+        sources = images
+    else:
+        raise DataError(
+            f"images must be a folder, paths, (h, w, 3) uint8 arrays or Pillow images. Got {type(images).__name__}."
+        )
+    return sources, len(sources) if isinstance(sources, Sized) else None
+
+
+def read_batches(
+    sources: Iterable[ImageSource], *, resize: Size, crop: Size | None, batch_size: int, workers: int
+) -> Generator[Batch, None, None]:
+    """Batches of up to ``batch_size`` images, read and resized by ``workers`` threads while the caller computes."""
+
+    def read(numbered: tuple[int, ImageSource]) -> tuple[str, Size, npt.NDArray[np.uint8]]:
+        name = source_name(numbered[1], numbered[0])
+        image = read_image(numbered[1], name)
+        return name, (image.shape[0], image.shape[1]), prepare(image, resize, crop)
+
+    with closing(load_ahead(enumerate(sources), read, workers=workers, ahead=batch_size + workers)) as images:
+        for batch in _groups(images, batch_size):
+            names, sizes, pixels = zip(*batch, strict=True)
+            yield Batch(names, sizes, np.stack(pixels))
+
+
+def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while group := list(islice(items, size)):
+        yield group
