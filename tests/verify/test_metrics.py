@@ -28,9 +28,7 @@ def split(rows: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 def pairs_oracle(labels, scores) -> float:
     """Every (positive, negative) pair, one by one."""
-    points = [
-        1.0 if p > n else 0.5 if p == n else 0.0 for p in scores[labels == 1] for n in scores[labels == 0]
-    ]
+    points = [1.0 if p > n else 0.5 if p == n else 0.0 for p in scores[labels == 1] for n in scores[labels == 0]]
     return sum(points) / len(points)
 
 
@@ -152,14 +150,10 @@ class TestOtherLibraries:
         scores = np.round(rng.random(500) * 0.7 + 0.3 * labels * rng.random(500), decimals)
         tensors = torch.from_numpy(scores), torch.from_numpy(labels.astype(np.int64))
         assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-        assert average_precision(labels, scores) == pytest.approx(
-            average_precision_score(labels, scores), abs=1e-12
-        )
+        assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
         # torchmetrics accumulates in float32.
         assert auroc(labels, scores) == pytest.approx(binary_auroc(*tensors).item(), abs=1e-5)
-        assert average_precision(labels, scores) == pytest.approx(
-            binary_average_precision(*tensors).item(), abs=1e-5
-        )
+        assert average_precision(labels, scores) == pytest.approx(binary_average_precision(*tensors).item(), abs=1e-5)
 
     def test_order_alone_counts_even_where_a_sigmoid_saturates(self) -> None:
         rng = np.random.default_rng(0)
@@ -202,9 +196,7 @@ class TestErrors:
             metric(labels, scores)
 
     def test_auroc_names_the_missing_class(self) -> None:
-        with pytest.raises(
-            MetricError, match=r"without negatives \(label 0, good\)\. Got 2 samples, 2 of them"
-        ):
+        with pytest.raises(MetricError, match=r"without negatives \(label 0, good\)\. Got 2 samples, 2 of them"):
             auroc([1, 1], [1.0, 2.0])
         with pytest.raises(MetricError, match=r"positives .* and negatives"):
             auroc([], [])

@@ -161,9 +161,7 @@ class TestByHead:
         assert (result.f1, result.f1_threshold) == (pytest.approx(5 / 7), 9.0)
 
     def test_default_limit(self) -> None:
-        assert pixel_metrics([self.mask], [self.values]) == pixel_metrics(
-            [self.mask], [self.values], fpr_limit=0.3
-        )
+        assert pixel_metrics([self.mask], [self.values]) == pixel_metrics([self.mask], [self.values], fpr_limit=0.3)
 
     def test_spro(self) -> None:
         # Region b saturates at one pixel: its better pixel (5, tied with a negative) is all that counts.

@@ -1,0 +1,121 @@
+"""Which patches the memory bank keeps: greedy k-center selection (paper step 6; Roth et al. 2022, algorithm 1).
+
+    next centre = argmax_i  min_{c chosen} |x_i − c|
+
+The covering radius, max_i min_c |x_i − c|, is at most twice the best possible one (Gonzalez 1985).
+
+We differ from the usual loop, which passes over all patches once for every centre, in the order of the work, not in the
+choice. A patch's distance to the chosen centres only shrinks, so an old distance is an upper bound. Patches that lie
+close together form a block; a block remembers how many centres it has seen and its largest distance. The block with the
+largest bound is looked at: if it has missed centres, it meets them in one matrix product, less those that are too far
+away to matter (triangle inequality); otherwise its farthest patch is the next centre. Rounding may swap near-ties; the
+covering radius is the plain loop's.
+
+The first centre is drawn at random and *belongs* to the coreset (in two well-known implementations it is lost).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sapatchcore.errors import SettingsError
+
+BLOCK = 512  # large enough for an efficient matrix product, small enough to lie close together
+_SLACK = 1.0001  # on squared distances, above float32's rounding: a centre is skipped only if it surely does not matter
+
+
+@dataclass
+class _Block:
+    rows: torch.Tensor  # (b,) int64
+    middle: torch.Tensor  # (d,) mean of its patches
+    reach: float  # largest distance from the middle
+    seen: int = 0  # centres that its distances take into account
+
+
+@torch.inference_mode()
+def greedy_coreset(
+    x: torch.Tensor, count: int, *, seed: int, progress: Callable[[int], None] | None = None
+) -> torch.Tensor:
+    """Choose ``count`` rows of ``x`` by exact greedy k-center selection.
+
+    Args:
+        x: (n, d) float32, on any device; the work stays there. It is neither changed nor copied as a whole.
+        count: how many rows to choose, 1 to n.
+        seed: draws the first centre.
+        progress: called with the number of centres chosen so far, now and then.
+
+    Returns:
+        (count,) int64 row numbers on the CPU, in the order in which they were chosen.
+
+    Raises:
+        SettingsError: ``count`` is outside 1 to n.
+    """
+    n = len(x)
+    if not 1 <= count <= n:
+        raise SettingsError(f"The coreset's size must be in 1 to {n}, the number of patches. Got {count}.")
+    random = np.random.default_rng(seed)
+    pick = int(random.integers(n))
+    mean = x.mean(0)  # taken off below: distances stay, and |x|² + |c|² − 2x·c loses fewer digits
+    blocks = _blocks(x, mean, random)
+    bounds = [(-np.inf, b) for b in range(len(blocks))]  # (−largest squared distance, block): a heap, largest first
+    distance = torch.full((n,), torch.inf, device=x.device)  # squared, to the centres that the patch's block has seen
+    centres = torch.empty(count, x.shape[1], device=x.device)
+    norms = torch.empty(count, device=x.device)
+    chosen = torch.empty(count, dtype=torch.int64)
+
+    for k in range(count):
+        chosen[k] = pick
+        torch.sub(x[pick], mean, out=centres[k])
+        norms[k] = centres[k].square().sum()
+        distance[pick] = -torch.inf  # never again, not even among duplicates
+        if progress is not None and k % 64 == 0:
+            progress(k)
+        while k + 1 < count:
+            bound, b = bounds[0]
+            block = blocks[b]
+            if block.seen == k + 1:
+                pick = int(block.rows[distance[block.rows].argmax()])
+                break
+            missed, missed_norms = centres[block.seen : k + 1], norms[block.seen : k + 1]
+            block.seen = k + 1
+            if len(missed) > 8 and bound != -np.inf:
+                # |x − c| ≥ |middle − c| − reach for all x of the block: at or above the bound, c changes nothing.
+                limit = (block.reach + max(-bound, 0.0) ** 0.5) ** 2 * _SLACK - float(block.middle.square().sum())
+                near = torch.addmv(missed_norms, missed, block.middle, alpha=-2) < limit
+                missed, missed_norms = missed[near], missed_norms[near]
+                if len(missed) == 0:
+                    continue
+            points = x[block.rows].sub_(mean)
+            squared = torch.addmm(missed_norms, points, missed.T, alpha=-2).amin(1).add_(points.square().sum(1))
+            nearest = torch.minimum(distance[block.rows], squared)
+            distance[block.rows] = nearest
+            heapq.heapreplace(bounds, (-float(nearest.max()), b))
+    if progress is not None:
+        progress(count)
+    return chosen
+
+
+def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:
+    """Largest Euclidean distance from a row of ``x`` (n, d) to the nearest of the rows ``chosen`` (m,) int64."""
+    centres = x[chosen.to(x.device)]
+    return max(float(torch.cdist(rows, centres).amin(1).max()) for rows in x.split(4096))
+
+
+def _blocks(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[_Block]:
+    """Blocks of about BLOCK rows that lie close together: rows sorted by the nearest of some drawn at random."""
+    n = len(x)
+    anchors = x[torch.from_numpy(random.choice(n, size=-(-n // BLOCK), replace=False)).to(x.device)] - mean
+    half_norms = anchors.square().sum(1) / 2
+    nearest = [(half_norms - (rows - mean) @ anchors.T).argmin(1) for rows in x.split(8192)]
+    order = torch.cat(nearest).argsort(stable=True)
+    blocks = []
+    for rows in order.split(BLOCK):
+        points = x[rows].sub_(mean)
+        middle = points.mean(0)
+        blocks.append(_Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
+    return blocks

@@ -1,0 +1,181 @@
+"""The nearest patches of the memory bank, exactly (paper step 7).
+
+:func:`nearest` compares every query with every row, a block of the bank at a time, never storing the whole matrix.
+:class:`NearestIndex` gives the same single nearest row and leaves most comparisons out. Rows of the bank that lie close
+together form a block, with a box around them along the bank's first principal axes and one more axis for the length
+of what these leave out. This map shrinks distances, never stretches them, so the distance to the box is a lower bound
+for every row in it: a block farther away than the nearest row found so far cannot hold a nearer one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sapatchcore.errors import SettingsError
+
+MOST_NEIGHBOURS = 9
+BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
+QUERIES = 8192  # queries at a time
+LEAF = 64  # rows of the bank under one box
+AXES = 16  # principal axes of a box
+_SLACK = 1e-5  # of the squared norms: above float32's rounding in bounds and products
+
+
+@torch.inference_mode()
+def nearest(queries: torch.Tensor, bank: torch.Tensor, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k nearest rows of ``bank`` for each query, nearest first, exactly.
+
+    Args:
+        queries: (q, d) float32.
+        bank: (m, d) float32 on the same device.
+        k: 1 to 9, at most m.
+
+    Returns:
+        distances (q, k) float32, Euclidean, from the differences themselves (a row of the bank has distance 0), and
+        indices (q, k) int64.
+
+    Raises:
+        SettingsError: ``k`` is outside its range.
+    """
+    most = min(MOST_NEIGHBOURS, len(bank))
+    if not 1 <= k <= most:
+        raise SettingsError(f"k must be in 1 to {most} for a memory bank of {len(bank)} patches. Got {k}.")
+    mean = bank.mean(0)
+    found = torch.cat([_nearest(rows - mean, bank, mean, k) for rows in queries.split(QUERIES)])
+    distances = _distances(queries, bank, found)
+    distances, order = distances.sort(dim=1, stable=True)  # the products' rounding may have swapped near-ties
+    return distances, found.gather(1, order)
+
+
+def _nearest(queries: torch.Tensor, bank: torch.Tensor, mean: torch.Tensor, k: int) -> torch.Tensor:
+    best = queries.new_full((len(queries), k), torch.inf)
+    found = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), BLOCK):
+        rows = bank[start : start + BLOCK] - mean
+        # |q − b|² without |q|², which does not change the order.
+        squared = torch.addmm(rows.square().sum(1), queries, rows.T, alpha=-2)
+        values, indices = squared.topk(min(k, len(rows)), dim=1, largest=False)
+        best, order = torch.cat((best, values), dim=1).topk(k, dim=1, largest=False)
+        found = torch.cat((found, indices + start), dim=1).gather(1, order)
+    return found
+
+
+def _distances(queries: torch.Tensor, bank: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """(q, k) Euclidean distances to the rows ``found``, from the differences."""
+    columns = [
+        torch.cat(
+            [
+                (q - bank[i]).square_().sum(1).sqrt_()
+                for q, i in zip(queries.split(QUERIES), column.split(QUERIES), strict=True)
+            ]
+        )
+        for column in found.unbind(1)
+    ]
+    return torch.stack(columns, dim=1)
+
+
+class NearestIndex:
+    """Exact search for the single nearest row of a fixed bank, made for banks of thousands of rows on a CPU."""
+
+    @torch.inference_mode()
+    def __init__(self, bank: torch.Tensor) -> None:
+        """bank: (m, d) float32; kept, and copied once in the order of the blocks where boxes are used."""
+        self.bank = bank
+        # Other devices do the whole product faster than they could decide what to leave out.
+        self._boxed = bank.device.type == "cpu" and len(bank) > 4 * LEAF
+        if not self._boxed:
+            return
+        self._mean = bank.mean(0)
+        centred = bank - self._mean
+        self._axes = _principal_axes(centred, min(AXES, bank.shape[1]))
+        flat = _flatten(centred, self._axes)
+        self._leaves = _leaves(flat)
+        self._low = torch.stack([flat[leaf].amin(0) for leaf in self._leaves])
+        self._high = torch.stack([flat[leaf].amax(0) for leaf in self._leaves])
+        self._rows = [centred[leaf] for leaf in self._leaves]
+        self._norms = [rows.square().sum(1) for rows in self._rows]
+        self._slack = _SLACK * float(centred.square().sum(1).max())
+
+    @torch.inference_mode()
+    def nearest(self, queries: torch.Tensor) -> torch.Tensor:
+        """(q,) int64: the nearest row of the bank for each of the queries (q, d) float32; near-ties may swap."""
+        if not self._boxed:
+            return nearest(queries, self.bank, 1)[1][:, 0]
+        return torch.cat([self._search(rows) for rows in queries.split(QUERIES)])
+
+    def _search(self, queries: torch.Tensor) -> torch.Tensor:
+        queries = queries - self._mean
+        norms = queries.square().sum(1)
+        bounds = self._bounds(_flatten(queries, self._axes), norms)
+        best = torch.full_like(norms, torch.inf)  # squared distance less the query's own squared norm
+        found = torch.zeros(len(queries), dtype=torch.int64)
+        # First each query's most promising block, which gives a near row; then what that could not rule out.
+        first = bounds.argmin(0)
+        for leaf, chosen in _groups(first, len(self._leaves)):
+            self._compare(queries, chosen, leaf, best, found)
+        bounds[first, torch.arange(len(queries))] = torch.inf
+        for leaf, bound in enumerate(bounds):
+            chosen = (bound < best).nonzero().squeeze(1)
+            if len(chosen):
+                self._compare(queries, chosen, leaf, best, found)
+        return found
+
+    def _bounds(self, flat: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        """(leaves, q): squared distance to each box, less the query's squared norm and what rounding may add."""
+        bounds = flat.new_empty(len(self._leaves), len(flat))
+        slack = norms * (1 + _SLACK) + self._slack
+        for leaf, (low, high) in enumerate(zip(self._low, self._high, strict=True)):
+            outside = flat - flat.clamp(low, high)
+            torch.sub(torch.linalg.vecdot(outside, outside), slack, out=bounds[leaf])
+        return bounds
+
+    def _compare(
+        self, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, best: torch.Tensor, found: torch.Tensor
+    ) -> None:
+        """Meet the chosen queries with all rows of a block; ``best`` and ``found`` are brought up to date."""
+        squared = torch.addmm(self._norms[leaf], queries[chosen], self._rows[leaf].T, alpha=-2)
+        values, indices = squared.min(1)
+        nearer = values < best[chosen]
+        best[chosen[nearer]] = values[nearer]
+        found[chosen[nearer]] = self._leaves[leaf][indices[nearer]]
+
+
+def _principal_axes(centred: torch.Tensor, count: int) -> torch.Tensor:
+    """(d, count) orthonormal: nearly the first principal axes (Halko et al. 2011). Any orthonormal axes are valid."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(centred.shape[1], min(2 * count, centred.shape[1]), generator=generator)
+    for _ in range(3):
+        axes = torch.linalg.qr(centred.T @ (centred @ axes))[0]
+    # Rotated to the principal directions inside this span, largest variance first.
+    _, rotation = torch.linalg.eigh((inside := centred @ axes).T @ inside)
+    principal: torch.Tensor = axes @ rotation.flip(1)[:, :count]
+    return principal
+
+
+def _flatten(centred: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    """(q, d) → (q, axes + 1): the coordinates along the axes, and the length of what these leave out."""
+    along = centred @ axes
+    rest = (centred.square().sum(1) - along.square().sum(1)).clamp_(min=0).sqrt_()
+    return torch.cat((along, rest[:, None]), dim=1)
+
+
+def _leaves(flat: torch.Tensor) -> list[torch.Tensor]:
+    """Row numbers in groups of at most LEAF, halved again and again across the widest axis."""
+    waiting, leaves = [torch.arange(len(flat))], []
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) <= LEAF:
+            leaves.append(rows)
+            continue
+        points = flat[rows]
+        order = points[:, points.var(0).argmax()].argsort(stable=True)
+        half = -(-len(rows) // 2 // LEAF) * LEAF  # whole leaves on the one side
+        waiting += [rows[order[half:]], rows[order[:half]]]
+    return leaves
+
+
+def _groups(values: torch.Tensor, count: int) -> list[tuple[int, torch.Tensor]]:
+    """The positions at which each of the values 0 to count − 1 stands, for those that occur."""
+    sizes = torch.bincount(values, minlength=count).tolist()
+    parts = values.argsort(stable=True).split(sizes)
+    return [(value, part) for value, part in enumerate(parts) if len(part)]

@@ -1,0 +1,146 @@
+"""The model file: one ``.safetensors`` with everything that scoring needs, and no code.
+
+Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
+patch that each row came from; ``weights.*``, the network up to its second layer. Header: one JSON text with the format's
+number, settings, versions, names of the training images, and a SHA-256 over all of it. Written to a temporary name
+beside the target, flushed to the disk, and renamed: the target is whole at all times, before or after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from sapatchcore.embed.weights import Weights, digest
+from sapatchcore.errors import ModelFileError
+
+FORMAT = 1
+_HEADER, _WEIGHTS = "sapatchcore", "weights."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a model file holds.
+
+    header: JSON-ready facts; ``settings`` among them. bank: (m, d) float32. images, cells: (m,) int64, where each row
+    came from. weights: the network's tensors, or None where the file was written without them (its header then has
+    their ``weights_sha256``, as every file does).
+    """
+
+    header: dict[str, Any]
+    bank: torch.Tensor
+    images: torch.Tensor
+    cells: torch.Tensor
+    weights: Weights | None
+
+
+def write_model(path: Path, stored: Stored) -> None:
+    """Write ``stored`` to ``path``, or leave ``path`` as it was. Raises ModelFileError where it cannot be written."""
+    tensors = {
+        "bank": stored.bank.detach().cpu().contiguous(),
+        "bank.image": stored.images.to(torch.int32),
+        "bank.cell": stored.cells.to(torch.int32),
+    }
+    for name, value in (stored.weights or {}).items():
+        tensors[_WEIGHTS + name] = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+    header = {**stored.header, "format": FORMAT}
+    text = json.dumps({**header, "sha256": _seal(header, tensors)}, sort_keys=True)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be written: {error.strerror}. Choose a folder that exists and is yours."
+        ) from None
+    part = Path(name)
+    try:
+        safetensors.torch.save_file(tensors, part, metadata={_HEADER: text})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        size = sum(value.nbytes for value in tensors.values()) / 1e6
+        raise ModelFileError(
+            f"{path} cannot be written ({size:.0f} MB): {error}. What was there before is unchanged. Free space, or name "
+            "another folder."
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_model(path: Path) -> Stored:
+    """Read and check a model file. Raises ModelFileError where it is missing, cut, altered, or from a newer format."""
+    if not path.is_file():
+        raise ModelFileError(
+            f"The model file {path} does not exist. Check the path, or make one with `sapatchcore fit`."
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_HEADER)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118 - no mapping
+    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError) as error:
+        raise ModelFileError(
+            f"{path} ({path.stat().st_size} bytes) is cut off or no model file: {error}. Copy it again, or make it anew."
+        ) from None
+    if text is None:
+        raise ModelFileError(
+            f"{path} is a safetensors file, but not a model of sapatchcore. Make one with `sapatchcore fit`."
+        )
+    header = _header(path, text)
+    missing = {"bank", "bank.image", "bank.cell"} - set(tensors)
+    if missing or header.pop("sha256", None) != _seal(header, tensors):
+        raise ModelFileError(
+            f"{path} was altered after it was written: its checksum does not fit. Copy it again, or make it anew."
+        )
+    weights = {name.removeprefix(_WEIGHTS): value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
+    return Stored(header, tensors["bank"], tensors["bank.image"].long(), tensors["bank.cell"].long(), weights or None)
+
+
+def describe(path: Path, stored: Stored) -> dict[str, Any]:
+    """What a person wants to know of a model file, JSON-ready."""
+    header = dict(stored.header)
+    names = header.pop("training_images")
+    size = sum(value.nbytes for value in (stored.weights or {}).values()) / 1e6
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "bank": f"{stored.bank.shape[0]} patches of {stored.bank.shape[1]} numbers",
+        "training_images": len(names),
+        "network_weights": f"{size:.1f} MB inside" if stored.weights else "not inside, checked when loaded",
+        **header,
+    }
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+        version = header["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ModelFileError(f"{path} is damaged: its header cannot be read. Copy it again, or make it anew.") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise ModelFileError(
+            f"{path} has the format {version}; this version of sapatchcore reads up to {FORMAT}. Update sapatchcore."
+        )
+    return dict(header)
+
+
+def _seal(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    facts = {name: value for name, value in header.items() if name != "sha256"}
+    return hashlib.sha256((json.dumps(facts, sort_keys=True) + digest(tensors)).encode()).hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)  # the only way to read it
+    os.umask(current)
+    return current

@@ -1,0 +1,106 @@
+"""From the grid of patch scores to the anomaly map at the image's own size (paper step 9).
+
+The patch scores go bilinearly to the size of what the network saw, are blurred by a Gaussian of sigma 4 there, and go
+bilinearly on to the image's own size. All three are linear and act on rows and columns separately, so the whole step
+is one small matrix on either side of the grid: map = R · scores · Cᵀ. Outside the centre crop nothing was looked at;
+the map is 0 there. We differ: the authors stop at the cropped size; their blur is SciPy's, kornia's here (the edges differ).
+
+The squared parts go the same way, and share out each pixel's score in their ratio: map² = local² + context² exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import overload
+
+import kornia
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from sapatchcore.data.transform import Size, crop_box
+
+SIGMA = 4.0
+_RADIUS = 16  # 4 sigma
+
+Float32 = npt.NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def axis_operator(cells: int, resized: int, start: int, cropped: int, size: int) -> Float32:
+    """The step along one axis, as a matrix (size, cells).
+
+    Args:
+        cells: of the grid. resized: pixels after resizing. start, cropped: where the crop begins and how long it is.
+        size: pixels of the image itself.
+    """
+    enlarged = F.interpolate(torch.eye(cells)[:, None], size=cropped, mode="linear", align_corners=False)[:, 0].T
+    radius = min(_RADIUS, cropped - 1)  # what a reflected border allows
+    kernel = kornia.filters.get_gaussian_kernel1d(2 * radius + 1, SIGMA)
+    padded = F.pad(enlarged.T[:, None], (radius, radius), mode="reflect")
+    blurred = F.conv1d(padded, kernel[:, None])[:, 0].T
+    # Centres of the image's pixels, in pixels of the crop.
+    centres = (torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5 - start
+    inside = (centres >= -0.5) & (centres < cropped - 0.5)
+    centres = centres.clamp(0, cropped - 1)
+    lower = centres.floor().long().clamp(max=max(cropped - 2, 0))
+    share = (centres - lower).float()[:, None]
+    upper = (lower + 1).clamp(max=cropped - 1)
+    sampled = blurred[lower] * (1 - share) + blurred[upper] * share
+    operator: Float32 = (sampled * inside[:, None]).numpy()
+    operator.setflags(write=False)
+    return operator
+
+
+def window(size: Size, resize: Size, crop: Size | None) -> tuple[slice, slice]:
+    """The part of an image of ``size`` (h, w) that the network sees: rows and columns."""
+    top, left, height, width = crop_box(resize, crop)
+    slices = []
+    for pixels, resized, start, cropped in zip(size, resize, (top, left), (height, width), strict=True):
+        seen = np.flatnonzero(axis_operator(1, resized, start, cropped, pixels)[:, 0])
+        slices.append(slice(int(seen[0]), int(seen[-1]) + 1))
+    return slices[0], slices[1]
+
+
+def anomaly_map(scores: Float32, size: Size, resize: Size, crop: Size | None) -> Float32:
+    """(h, w) patch scores → (H, W) float32 at the image's own size; 0 outside the crop."""
+    top, left, height, width = crop_box(resize, crop)
+    rows = axis_operator(scores.shape[0], resize[0], top, height, size[0])
+    columns = axis_operator(scores.shape[1], resize[1], left, width, size[1])
+    whole: Float32 = rows @ scores.astype(np.float32, copy=False) @ columns.T
+    return whole
+
+
+def part_map(scores: Float32, part: Float32, size: Size, resize: Size, crop: Size | None) -> Float32:
+    """The share of ``part`` (h, w), local or context patch scores, in the anomaly map of ``scores``: (H, W) float32."""
+    whole = anomaly_map(scores, size, resize, crop)
+    squared = anomaly_map(np.square(part), size, resize, crop)
+    total = anomaly_map(np.square(scores), size, resize, crop)
+    share = np.divide(squared, total, out=np.zeros_like(total), where=total > 0)
+    share = np.sqrt(np.clip(share, 0, 1), out=share)
+    part_of_whole: Float32 = whole * share
+    return part_of_whole
+
+
+class Maps(Sequence[Float32]):
+    """n maps, each computed when it is asked for: a set of large images is never in memory as a whole."""
+
+    def __init__(self, sizes: Sequence[Size], compute: Callable[[int], Float32]) -> None:
+        self.sizes = tuple(sizes)
+        self._compute = compute
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, index: int) -> Float32: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Float32]: ...
+    def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
+        places = range(len(self))[index]
+        return self._compute(places) if isinstance(places, int) else [self._compute(place) for place in places]
+
+    def __iter__(self) -> Iterator[Float32]:
+        return (self._compute(place) for place in range(len(self)))

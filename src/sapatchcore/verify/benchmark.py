@@ -1,0 +1,118 @@
+"""Fit and score every category of a data set, for one or more models and seeds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sapatchcore.data.folders import find_categories, open_dataset
+from sapatchcore.detector import Progress, SAPatchCore
+from sapatchcore.errors import DataError, SettingsError, did_you_mean
+from sapatchcore.settings import Settings
+from sapatchcore.verify.evaluate import evaluate
+from sapatchcore.verify.files import write_text
+from sapatchcore.verify.tables import MODELS, Run, as_csv, as_json, as_markdown, as_text, result_tables
+
+FORMATS = ("text", "markdown", "csv", "json")
+
+
+def chosen_categories(root: Path, wanted: Sequence[str], layout: str) -> dict[str, Path]:
+    """The categories in ``root``, or those named. Raises DataError where one that was named is not there."""
+    found = find_categories(root, layout)
+    for name in wanted:
+        if name not in found:
+            raise DataError(f"{root} has no category {name!r}.{did_you_mean(name, found)} Found: {', '.join(found)}.")
+    return {name: path for name, path in found.items() if not wanted or name in wanted}
+
+
+def run_benchmark(
+    categories: dict[str, Path],
+    settings: Settings,
+    *,
+    seeds: Sequence[int],
+    attentions: Sequence[str],
+    layout: str,
+    finished: Callable[[list[Run]], None],
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Every category × attention × seed, in this order.
+
+    finished: called after each with all runs so far, so that nothing is lost.
+
+    Raises what ``fit`` and ``evaluate`` raise; runs that were finished have been handed out by then.
+    """
+    runs = []
+    for name, path in categories.items():
+        dataset = open_dataset(path, layout)
+        for attention in attentions:
+            for seed in seeds:
+                detector = SAPatchCore(**{**settings.model_dump(), "attention": attention, "seed": seed})
+                start = time.perf_counter()
+                detector.fit([sample.path for sample in dataset.train], progress)
+                middle = time.perf_counter()
+                evaluation = evaluate(detector, dataset, progress)
+                figures = {
+                    **evaluation.to_dict(),
+                    "fit_seconds": middle - start,
+                    "evaluate_seconds": time.perf_counter() - middle,
+                    "training_images": len(dataset.train),
+                    "bank": len(detector.memory_bank),
+                }
+                run = Run(MODELS[attention], name, seed, figures)
+                runs.append(run)
+                finished(runs)
+    return runs
+
+
+def benchmark_to_folder(
+    root: Path,
+    output: Path,
+    settings: Settings,
+    *,
+    wanted: Sequence[str],
+    seeds: Sequence[int],
+    compare: str | None,
+    layout: str,
+    table_format: str,
+    progress: Progress | None = None,
+) -> str:
+    """Run the benchmark, keep ``output``/benchmark.{json,md,csv,txt} up to date after each run, and return the tables.
+
+    compare: a second attention to run beside that of ``settings``. table_format: of the text that is returned.
+    """
+    if table_format not in FORMATS:
+        raise SettingsError(
+            f"format must be {', '.join(FORMATS)}. Got {table_format!r}.{did_you_mean(table_format, FORMATS)}"
+        )
+    if compare is not None and compare not in MODELS:
+        raise SettingsError(
+            f"compare must be one of {', '.join(MODELS)}. Got {compare!r}.{did_you_mean(compare, MODELS)}"
+        )
+    categories = chosen_categories(root, wanted, layout)
+
+    def texts(runs: list[Run]) -> dict[str, str]:
+        tables = result_tables(runs)
+        everything = {"settings": settings.model_dump(mode="json"), **as_json(tables, runs)}
+        return {
+            "text": as_text(tables),
+            "markdown": as_markdown(tables),
+            "csv": as_csv(tables),
+            "json": json.dumps(everything, indent=1, allow_nan=False) + "\n",
+        }
+
+    def save(runs: list[Run]) -> None:
+        for kind, suffix in zip(FORMATS, ("txt", "md", "csv", "json"), strict=True):
+            write_text(output / f"benchmark.{suffix}", texts(runs)[kind])
+
+    runs = run_benchmark(
+        categories,
+        settings,
+        seeds=seeds,
+        attentions=list(dict.fromkeys([settings.attention, *([compare] if compare else [])])),
+        layout=layout,
+        finished=save,
+        progress=progress,
+    )
+    return texts(runs)[table_format]

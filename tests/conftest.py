@@ -1,0 +1,92 @@
+"""Made images and a small detector, for all tests. Nothing is downloaded anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from sapatchcore import SAPatchCore
+
+UInt8 = npt.NDArray[np.uint8]
+
+# A network that is built in a fraction of a second; its weights are random, but the same every time.
+SMALL: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "resize": 64,
+    "crop": None,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+def made_images(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> UInt8:
+    """(count, h, w, 3) uint8: a smooth texture, another one each image, with a little noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    images = np.empty((count, *size, 3), np.uint8)
+    for image in images:
+        phase = rng.uniform(0, 2 * np.pi, (2, 3))
+        wave = np.sin(rows[..., None] / 6 + phase[0]) + np.sin(columns[..., None] / 9 + phase[1])
+        image[:] = np.clip(128 + 40 * wave + rng.normal(0, 6, (*size, 3)), 0, 255)
+    return images
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from threads, and several test runs may share the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """Options of a small detector; a copy may be changed."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., UInt8]:
+    """``images(count, size, seed)``: textures, see ``made_images``."""
+    return made_images
+
+
+@pytest.fixture(scope="session")
+def good() -> UInt8:
+    """(10, 64, 64, 3) uint8 good images."""
+    return made_images(10)
+
+
+@pytest.fixture(scope="session")
+def fitted(good: UInt8) -> SAPatchCore:
+    """A detector that learned ``good``; not to be fitted again."""
+    return SAPatchCore(**SMALL, coreset_ratio=0.1).fit(good)
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path, good: UInt8) -> Path:
+    """A folder with ``good`` as PNG files, 00.png to 09.png."""
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for number, image in enumerate(good):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_python(code, *arguments)``: a Python of its own, for what a process can do only once."""
+
+    def run(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+    return run

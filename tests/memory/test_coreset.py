@@ -1,0 +1,136 @@
+"""Greedy k-center selection against the plain loop, and what must hold for every input."""
+
+from __future__ import annotations
+
+import checks
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapatchcore import SettingsError
+from sapatchcore.memory import coreset
+from sapatchcore.memory.coreset import covering_radius, greedy_coreset
+
+
+def points(n: int, d: int, kind: str = "normal", seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d))
+    if kind == "clustered":
+        x = rng.standard_normal((7, d))[rng.integers(0, 7, n)] * 5 + x * 0.1
+    elif kind == "duplicates":
+        x = x[rng.integers(0, max(1, n // 4), n)]
+    elif kind == "far from the origin":
+        x = x + 50
+    elif kind == "a line":
+        x = np.outer(rng.random(n), np.ones(d))
+    elif kind == "equal":
+        x = np.ones((n, d)) * 3
+    return torch.from_numpy(x.astype(np.float32))
+
+
+KINDS = ["normal", "clustered", "duplicates", "far from the origin", "a line", "equal"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "d", "count"), [(300, 8, 30), (1200, 32, 60), (257, 3, 257)])
+def test_equals_the_plain_loop(kind: str, n: int, d: int, count: int) -> None:
+    checks.check_coreset(points(n, d, kind), count, seed=5, same_radius=kind != "duplicates")
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 299, 300, 301])
+def test_blocks_do_not_show(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreset, "BLOCK", block)
+    checks.check_coreset(points(300, 6, "clustered"), 80, seed=1)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    n=st.integers(1, 60),
+    d=st.integers(1, 5),
+    share=st.floats(0, 1),
+    kind=st.sampled_from(KINDS),
+    block=st.sampled_from([1, 5, 16, 512]),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_holds_for_any_points(n: int, d: int, share: float, kind: str, block: int, seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coreset, "BLOCK", block)
+        x = points(n, d, kind, seed=seed % 1000)
+        checks.check_coreset(x, max(1, round(share * n)), seed=seed, same_radius=False)
+
+
+@settings(deadline=None, max_examples=40)
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=30), data=st.data())
+def test_holds_for_whole_numbers_with_ties(values: list[int], data: st.DataObject) -> None:
+    x = torch.tensor(values, dtype=torch.float32)[:, None]
+    checks.check_coreset(x, data.draw(st.integers(1, len(values))), seed=0, same_radius=False)
+
+
+def test_by_hand() -> None:
+    # Points 0, 1, 6, 10 on a line. Whichever is first, the second is an end, and so on.
+    x = torch.tensor([[0.0], [1.0], [6.0], [10.0]])
+    expected = {0: [0, 3, 2, 1], 1: [1, 3, 2, 0], 2: [2, 0, 3, 1], 3: [3, 0, 2, 1]}
+    firsts = set()
+    for seed in range(40):
+        chosen = greedy_coreset(x, 4, seed=seed).tolist()
+        firsts.add(chosen[0])
+        assert chosen == expected[chosen[0]]
+    assert firsts == {0, 1, 2, 3}, "the first centre is drawn from all points"
+
+
+def test_distinct_points_come_before_duplicates() -> None:
+    x = points(5, 3).repeat(20, 1)
+    chosen = greedy_coreset(x, 8, seed=0)
+    assert len({tuple(row) for row in x[chosen[:5]].tolist()}) == 5
+    assert len(set(chosen.tolist())) == 8
+
+
+def test_one_point() -> None:
+    assert greedy_coreset(torch.ones(1, 4), 1, seed=3).tolist() == [0]
+
+
+def test_prefix_of_a_larger_coreset() -> None:
+    x = points(500, 8)
+    assert torch.equal(greedy_coreset(x, 60, seed=2)[:20], greedy_coreset(x, 20, seed=2))
+
+
+def test_same_seed_same_result_and_input_unchanged() -> None:
+    x = points(700, 8)
+    before = x.clone()
+    one = greedy_coreset(x, 50, seed=4)
+    assert torch.equal(one, greedy_coreset(x, 50, seed=4))
+    assert not torch.equal(one, greedy_coreset(x, 50, seed=5))
+    assert torch.equal(x, before)
+
+
+def test_global_generators_are_left_alone() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the legacy generator is what must not move
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    greedy_coreset(points(200, 4), 20, seed=1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+def test_progress_grows_to_the_count() -> None:
+    calls: list[int] = []
+    greedy_coreset(points(300, 4), 200, seed=0, progress=calls.append)
+    assert calls == sorted(calls)
+    assert calls[-1] == 200
+    assert len(calls) >= 4
+
+
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_wrong_count(count: int) -> None:
+    with pytest.raises(SettingsError) as caught:
+        greedy_coreset(points(10, 2), count, seed=0)
+    assert str(caught.value) == f"The coreset's size must be in 1 to 10, the number of patches. Got {count}."
+
+
+def test_covering_radius_by_hand() -> None:
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+    assert covering_radius(x, torch.tensor([0])) == pytest.approx(10)
+    assert covering_radius(x, torch.tensor([1])) == pytest.approx(5)
+    assert covering_radius(x, torch.tensor([0, 1, 2])) == pytest.approx(0, abs=1e-3)

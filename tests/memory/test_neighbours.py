@@ -1,0 +1,203 @@
+"""The nearest patches of the bank against a full matrix of differences in float64."""
+
+from __future__ import annotations
+
+import math
+
+import checks
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapatchcore import SettingsError
+from sapatchcore.memory import neighbours
+from sapatchcore.memory.neighbours import NearestIndex, nearest
+
+
+def bank_of(kind: str, m: int = 1500, d: int = 24, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((m, d))
+    if kind == "clustered":
+        x = rng.standard_normal((9, d))[rng.integers(0, 9, m)] * 6 + x * 0.2
+    elif kind == "low rank":
+        x = x[:, :3] @ rng.standard_normal((3, d))
+    elif kind == "all equal":
+        x = np.ones((m, d)) * 2
+    elif kind == "far from the origin":
+        x = x + 30
+    elif kind == "one axis":
+        x = x[:, :1] * np.eye(1, d)
+    elif kind == "heavy tails":
+        x = x * np.exp(rng.standard_normal((m, 1)) * 2)
+    return torch.from_numpy(x.astype(np.float32))
+
+
+KINDS = ["random", "clustered", "low rank", "all equal", "far from the origin", "one axis", "heavy tails"]
+
+
+def queries_of(bank: torch.Tensor, kind: str, seed: int = 1) -> torch.Tensor:
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((90, bank.shape[1])).astype(np.float32))
+    base = bank[:: max(1, len(bank) // 90)][:90]
+    return {
+        "in the bank": base.clone(),
+        "near": base + 0.05 * noise[: len(base)],
+        "elsewhere": bank.mean(0) + noise,
+        "far away": bank.mean(0) + 300 * noise,
+    }[kind]
+
+
+# --- nearest -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", range(1, 10))
+def test_nearest_equals_all_differences(k: int) -> None:
+    bank = bank_of("random", 200, 12)
+    checks.check_nearest(queries_of(bank, "elsewhere"), bank, k)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["in the bank", "near", "elsewhere", "far away"])
+def test_nearest_for_every_kind_of_bank(kind: str, where: str) -> None:
+    bank = bank_of(kind, 300)
+    checks.check_nearest(queries_of(bank, where), bank, 4)
+
+
+@pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
+@pytest.mark.parametrize("at_a_time", [1, 7, 90])
+def test_blocks_do_not_show(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    bank = bank_of("clustered", 200, 6)
+    checks.check_nearest(queries_of(bank, "near"), bank, 5)
+
+
+def test_triangles_by_hand() -> None:
+    # Three patches; from (0, 0) they lie 3, 4 and 5 away, from (3, 4) they lie 4, 3 and 0 away.
+    bank = torch.tensor([[3.0, 0.0], [0.0, 4.0], [3.0, 4.0]])
+    distances, indices = nearest(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), bank, 3)
+    assert distances.tolist() == [[3.0, 4.0, 5.0], [0.0, 3.0, 4.0]]
+    assert indices.tolist() == [[0, 1, 2], [2, 1, 0]]
+
+
+def test_rows_of_the_bank_have_distance_zero_exactly() -> None:
+    bank = bank_of("far from the origin", 500)
+    distances, indices = nearest(bank, bank, 2)
+    assert (distances[:, 0] == 0).all()
+    assert indices[:, 0].tolist() == list(range(500))
+
+
+@pytest.mark.parametrize(("rows", "k", "most"), [(20, 0, 9), (20, 10, 9), (20, -1, 9), (4, 5, 4)])
+def test_wrong_k(rows: int, k: int, most: int) -> None:
+    bank = torch.zeros(rows, 2)
+    with pytest.raises(SettingsError) as caught:
+        nearest(bank, bank, k)
+    assert str(caught.value) == f"k must be in 1 to {most} for a memory bank of {rows} patches. Got {k}."
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    m=st.integers(1, 40),
+    q=st.integers(1, 12),
+    d=st.integers(1, 6),
+    kind=st.sampled_from(KINDS),
+    block=st.sampled_from([1, 4, 4096]),
+    seed=st.integers(0, 999),
+    data=st.data(),
+)
+def test_nearest_for_any_shape(
+    m: int, q: int, d: int, kind: str, block: int, seed: int, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BLOCK", block)
+        bank = bank_of(kind, m, max(d, 3), seed)
+        queries = bank_of("random", q, max(d, 3), seed + 1)
+        checks.check_nearest(queries, bank, data.draw(st.integers(1, min(9, m))))
+
+
+# --- NearestIndex ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["in the bank", "near", "elsewhere", "far away"])
+def test_index_equals_all_differences(kind: str, where: str) -> None:
+    bank = bank_of(kind)
+    checks.check_index(queries_of(bank, where), bank)
+
+
+def test_index_in_many_dimensions_where_nothing_can_be_left_out() -> None:
+    bank = bank_of("random", 600, 384)
+    checks.check_index(queries_of(bank, "elsewhere"), bank)
+    checks.check_index(queries_of(bank, "in the bank"), bank)
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "far from the origin"])
+def test_index_finds_rows_of_the_bank_at_distance_zero(kind: str) -> None:
+    bank = bank_of(kind)
+    found = NearestIndex(bank).nearest(bank)
+    assert (bank[found] - bank).abs().max() == 0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64, 255, 256, 257, 320, 321])
+def test_index_at_the_sizes_where_its_form_changes(rows: int) -> None:
+    bank = bank_of("random", rows, 10)
+    checks.check_index(queries_of(bank, "elsewhere"), bank)
+
+
+@pytest.mark.parametrize("d", [1, 2, 15, 16, 17, 33])
+def test_index_with_fewer_dimensions_than_axes(d: int) -> None:
+    bank = bank_of("random", 400, d)
+    checks.check_index(queries_of(bank, "near"), bank)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 13, 90])
+def test_index_takes_queries_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = bank_of("clustered", 700, 12)
+    queries = queries_of(bank, "near")
+    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    checks.check_index(queries, bank)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    m=st.integers(257, 420),
+    d=st.integers(3, 24),
+    kind=st.sampled_from(KINDS),
+    where=st.sampled_from(["in the bank", "near", "elsewhere", "far away"]),
+    seed=st.integers(0, 999),
+)
+def test_index_for_any_bank(m: int, d: int, kind: str, where: str, seed: int) -> None:
+    bank = bank_of(kind, m, d, seed)
+    checks.check_index(queries_of(bank, where, seed + 1), bank)
+
+
+def test_index_leaves_comparisons_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters far from each other: most blocks are never looked at."""
+    bank = bank_of("clustered", 2000, 24)
+    index = NearestIndex(bank)
+    compared = []
+    compare = NearestIndex._compare
+
+    def counted(self: NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: torch.Tensor) -> None:
+        compared.append(len(chosen) * len(self._leaves[leaf]))
+        compare(self, queries, chosen, leaf, *rest)
+
+    monkeypatch.setattr(NearestIndex, "_compare", counted)
+    queries = queries_of(bank, "near")
+    index.nearest(queries)
+    assert sum(compared) < 0.5 * len(queries) * len(bank)
+
+
+def test_index_is_the_same_every_time() -> None:
+    bank = bank_of("random")
+    queries = queries_of(bank, "elsewhere")
+    assert torch.equal(NearestIndex(bank).nearest(queries), NearestIndex(bank).nearest(queries))
+
+
+def test_distances_do_not_lose_digits_far_from_the_origin() -> None:
+    """|q|² + |b|² − 2q·b alone would give 0 or NaN here."""
+    bank = torch.tensor([[1000.0, 1000.0], [1000.0, 1000.5]])
+    distances, indices = nearest(torch.tensor([[1000.0, 1000.2]]), bank, 2)
+    assert indices.tolist() == [[0, 1]]
+    assert math.isclose(float(distances[0, 0]), 0.2, rel_tol=1e-3)
