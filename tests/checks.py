@@ -83,7 +83,9 @@ def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
 
 def _same_distances(distances: np.ndarray, expected: np.ndarray, queries: torch.Tensor, bank: torch.Tensor) -> None:
     # |q|² + |b|² − 2q·b in float32 tells rows apart whose squared distances differ by 1e-6 of the numbers' own squares.
-    scale = max(float((queries - bank.mean(0)).square().sum(1).max()), float((bank - bank.mean(0)).square().sum(1).max()))
+    scale = max(
+        float((queries - bank.mean(0)).square().sum(1).max()), float((bank - bank.mean(0)).square().sum(1).max())
+    )
     np.testing.assert_allclose(np.square(distances), np.square(expected), rtol=1e-5, atol=3e-6 * scale)
 
 
@@ -97,7 +99,9 @@ def check_image_score() -> None:
     np.testing.assert_allclose(weight.numpy(), [0.909969], atol=1e-6)
 
 
-def check_map(grid: tuple[int, int], size: tuple[int, int], resize: tuple[int, int], crop: tuple[int, int] | None) -> None:
+def check_map(
+    grid: tuple[int, int], size: tuple[int, int], resize: tuple[int, int], crop: tuple[int, int] | None
+) -> None:
     """Equal to bilinear, blur, placement and bilinear, pixel by pixel in float64."""
     scores = np.random.default_rng(0).gamma(2.0, 1.0, grid).astype(np.float32)
     found = anomaly_map.anomaly_map(scores, size, resize, crop)

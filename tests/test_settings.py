@@ -29,7 +29,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 ONE_OR_TWO = "resize must be one or two numbers of pixels from 32 to 8192. Got {}. For example 256, or 256x320."
-CROP = "crop must be one or two numbers of pixels from 32 to the resized size, or none. Got {}. Use none to inspect the whole image."
+CROP = (
+    "crop must be one or two numbers of pixels from 32 to the resized size, or none. Got {}. "
+    "Use none to inspect the whole image."
+)
 WHOLE = "{} must be a whole number from {}. Got {}."
 
 
@@ -47,9 +50,7 @@ def test_signature_shows_every_option_keyword_only() -> None:
 
 
 def test_class_stores_what_the_settings_hold() -> None:
-    assert SAPatchCore(seed=4, resize=64, crop=None).settings == settings_from(
-        {"seed": 4, "resize": 64, "crop": None}
-    )
+    assert SAPatchCore(seed=4, resize=64, crop=None).settings == settings_from({"seed": 4, "resize": 64, "crop": None})
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -171,7 +172,9 @@ def test_values_outside_the_range(name: str, value: object, message: str) -> Non
     [("coreset_ration", "coreset_ratio"), ("backbon", "backbone"), ("neighbours", "neighbors"), ("Seed", "seed")],
 )
 def test_unknown_option_names_the_near_one(name: str, near: str) -> None:
-    with pytest.raises(SettingsError, match=rf"^'{name}' is not an option\. Did you mean '{near}'\? Allowed: backbone, "):
+    with pytest.raises(
+        SettingsError, match=rf"^'{name}' is not an option\. Did you mean '{near}'\? Allowed: backbone, "
+    ):
         SAPatchCore(**{name: 1})
 
 

@@ -97,7 +97,7 @@ class SAPatchCore:
                 if not names:
                     raise DataError("No image to learn from was given. Give at least one good image.")
                 x = rows.tensor().to(self._ready().device)
-                count = max(1, int(settings.coreset_ratio * len(x)))
+                count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
                 report = None if progress is None else lambda done: progress("coreset", done, count)
                 chosen = greedy_coreset(x, count, seed=settings.seed, progress=report)  # k-center greedy,
                 bank = spill.read(chosen).to(x.device)  # and the kept patches with all their numbers
@@ -118,6 +118,11 @@ class SAPatchCore:
             NotFittedError: before ``fit`` or ``load``. DataError: an image cannot be read, or there is none.
         """
         bank = self._fitted()
+        if self.settings.image_score == "reweighted" and len(bank.rows) == 1:
+            raise SettingsError(
+                "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
+                "Use a larger coreset_ratio, or image_score max."
+            )
         sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
         names: list[str] = []
         sizes: list[tuple[int, int]] = []
@@ -156,8 +161,10 @@ class SAPatchCore:
 
     @property
     def memory_bank(self) -> Float32:
-        """(m, d) float32: the kept patches of good images. Raises NotFittedError before ``fit`` or ``load``."""
-        return self._fitted().rows.cpu().numpy()
+        """(m, d) float32, read-only: the kept patches of good images. Raises NotFittedError before ``fit`` or ``load``."""
+        rows = self._fitted().rows.cpu().numpy()
+        rows.flags.writeable = False  # on the CPU these are the very numbers that predict compares with
+        return rows
 
     @property
     def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

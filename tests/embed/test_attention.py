@@ -59,9 +59,7 @@ def test_equals_loops(x: torch.Tensor) -> None:
     decimals=st.integers(0, 3),
     seed=st.integers(0, 1000),
 )
-def test_equals_loops_for_any_shape(
-    n: int, c: int, h: int, w: int, scale: float, decimals: int, seed: int
-) -> None:
+def test_equals_loops_for_any_shape(n: int, c: int, h: int, w: int, scale: float, decimals: int, seed: int) -> None:
     checks.check_attention((_random(n, c, h, w, seed=seed) * scale).round(decimals=decimals))
 
 

@@ -298,7 +298,7 @@ def _damage(form: str, state: dict[str, torch.Tensor], path: Path) -> None:
     elif form == "no tensors":
         torch.save({"state_dict": {"a": 1}}, path)
     elif form == "code":
-        path.write_bytes(pickle.dumps({"state_dict": _Code()}))
+        path.write_bytes(pickle.dumps({"state_dict": _Code()}, protocol=2))
     elif form == "code in a zip":
         torch.save({"state_dict": _Code()}, path)
 
@@ -325,7 +325,9 @@ def test_wrong_checkpoints(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "net.pth"
     _damage(form, resnet18.state_dict(), path)
-    with pytest.raises(WeightsError, match=re.compile(f"^The checkpoint {re.escape(str(path))} .*{message}", re.DOTALL)):
+    with pytest.raises(
+        WeightsError, match=re.compile(f"^The checkpoint {re.escape(str(path))} .*{message}", re.DOTALL)
+    ):
         backbone(weights=str(path))
     assert not (tmp_path / "must-not-exist").exists(), "code in a checkpoint was run"
 
@@ -457,7 +459,8 @@ def test_devices_give_the_same_features(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, False, "cuda")]
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, False, "cuda")],
 )
 def test_auto_takes_the_fastest_that_is_there(
     cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
@@ -475,9 +478,7 @@ def test_auto_takes_the_fastest_that_is_there(
         ("mps", 0, "device 'mps' is not there on this machine. Use device auto or cpu."),
     ],
 )
-def test_device_that_is_not_there(
-    name: str, devices: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_that_is_not_there(name: str, devices: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -21,7 +21,14 @@ def _maps(n: int, fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[torch
 @pytest.mark.parametrize("mode", ["self", "none"])
 @pytest.mark.parametrize(
     ("fine", "coarse"),
-    [((8, 8), (4, 4)), ((28, 28), (14, 14)), ((25, 25), (13, 13)), ((6, 10), (3, 5)), ((7, 5), (7, 5)), ((1, 2), (1, 1))],
+    [
+        ((8, 8), (4, 4)),
+        ((28, 28), (14, 14)),
+        ((25, 25), (13, 13)),
+        ((6, 10), (3, 5)),
+        ((7, 5), (7, 5)),
+        ((1, 2), (1, 1)),
+    ],
 )
 def test_rows_are_the_authors_concatenation(fine: tuple[int, int], coarse: tuple[int, int], mode: str) -> None:
     checks.check_patches(*_maps(2, fine, coarse), mode)
@@ -80,7 +87,15 @@ def test_channels_last_input_gives_the_same_rows() -> None:
 
 @pytest.mark.parametrize(
     ("fine", "coarse"),
-    [((28, 28), (14, 14)), ((25, 25), (13, 13)), ((6, 10), (3, 5)), ((32, 40), (16, 20)), ((9, 7), (4, 3)), ((5, 5), (5, 5)), ((4, 4), (1, 1))],
+    [
+        ((28, 28), (14, 14)),
+        ((25, 25), (13, 13)),
+        ((6, 10), (3, 5)),
+        ((32, 40), (16, 20)),
+        ((9, 7), (4, 3)),
+        ((5, 5), (5, 5)),
+        ((4, 4), (1, 1)),
+    ],
 )
 def test_covering_cell_is_nearest_upsampling(fine: tuple[int, int], coarse: tuple[int, int]) -> None:
     values = torch.randn(1, 1, *coarse, generator=torch.Generator().manual_seed(0))
@@ -89,4 +104,9 @@ def test_covering_cell_is_nearest_upsampling(fine: tuple[int, int], coarse: tupl
 
 
 def test_each_coarse_cell_serves_its_two_by_two() -> None:
-    assert covering_cell((4, 4), (2, 2)).reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert covering_cell((4, 4), (2, 2)).reshape(4, 4).tolist() == [
+        [0, 0, 1, 1],
+        [0, 0, 1, 1],
+        [2, 2, 3, 3],
+        [2, 2, 3, 3],
+    ]

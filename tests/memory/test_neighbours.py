@@ -106,9 +106,7 @@ def test_wrong_k(rows: int, k: int, most: int) -> None:
     seed=st.integers(0, 999),
     data=st.data(),
 )
-def test_nearest_for_any_shape(
-    m: int, q: int, d: int, kind: str, block: int, seed: int, data: st.DataObject
-) -> None:
+def test_nearest_for_any_shape(m: int, q: int, d: int, kind: str, block: int, seed: int, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", block)
         bank = bank_of(kind, m, max(d, 3), seed)
@@ -179,7 +177,9 @@ def test_index_leaves_comparisons_out(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     compare = NearestIndex._compare
 
-    def counted(self: NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: torch.Tensor) -> None:
+    def counted(
+        self: NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: torch.Tensor
+    ) -> None:
         compared.append(len(chosen) * len(self._leaves[leaf]))
         compare(self, queries, chosen, leaf, *rest)
 

@@ -35,6 +35,11 @@ class Patches:
         """(n, p, c2 + c3) float32: the patches as the paper has them."""
         return torch.cat((self.local, self.context[:, self.cell]), dim=2)
 
+    def split(self, images: int) -> list[Patches]:
+        """The same patches, up to ``images`` images at a time."""
+        parts = zip(self.local.split(images), self.context.split(images), strict=True)
+        return [Patches(local, context, self.cell, self.grid) for local, context in parts]
+
 
 def to_patches(layer2: torch.Tensor, layer3: torch.Tensor, attention: str) -> Patches:
     """Pool, mix and pair two feature maps.

@@ -10,6 +10,8 @@ import torch
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
+_TOGETHER = 1600  # patches at a time: their rows stay small enough for the allocator to use the same memory again
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -32,13 +34,16 @@ class Bank:
 
     def compare(self, patches: Patches) -> Distances:
         """Each patch of n images with its nearest row; distances are taken from the differences themselves."""
-        n, p, c2 = patches.local.shape
-        rows = patches.rows().flatten(0, 1)
-        found = self.index.nearest(rows)
-        squared = (rows - self.rows[found]).square_()
-        local, context = squared[:, :c2].sum(1), squared[:, c2:].sum(1)
-        parts = [part.reshape(n, p) for part in ((local + context).sqrt(), local.sqrt(), context.sqrt(), found)]
-        return Distances(*parts)
+        c2, per_image = patches.local.shape[2], patches.cell.shape[0]
+        parts = []
+        for few in patches.split(max(1, _TOGETHER // per_image)):
+            rows = few.rows().flatten(0, 1)
+            found = self.index.nearest(rows)
+            squared = rows.sub_(self.rows[found]).square_()
+            local, context = squared[:, :c2].sum(1), squared[:, c2:].sum(1)
+            parts.append(((local + context).sqrt(), local.sqrt_(), context.sqrt_(), found))
+        columns = [torch.cat(column).reshape(-1, per_image) for column in zip(*parts, strict=True)]
+        return Distances(*columns)
 
     def around(self, patch: torch.Tensor, row: torch.Tensor, k: int) -> torch.Tensor:
         """(n, k) distances from each patch (n, d) to the k rows nearest to *row* (n,), the row itself among them."""

@@ -105,8 +105,8 @@ class GrowingRows:
         else:
             needed = self._used + len(new)
             if needed > len(self._rows):
-                # realloc: the system moves large blocks without copying them. Pages not yet written cost nothing.
-                self._rows.resize((max(needed, 2 * len(self._rows)), new.shape[1]), refcheck=False)
+                # realloc: the system moves large blocks without copying them. By an eighth, as what is new is zeroed.
+                self._rows.resize((max(needed, len(self._rows) * 9 // 8), new.shape[1]), refcheck=False)
             self._rows[self._used : needed] = new
         self._used += len(new)
         self._width = new.shape[1]

@@ -15,8 +15,8 @@ import torch
 
 def largest(patch_scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, p) → the largest score of each image and which patch has it, (n,) each; the first one of equals."""
-    at = (patch_scores == patch_scores.amax(1, keepdim=True)).int().argmax(1)
-    return patch_scores.gather(1, at[:, None])[:, 0], at
+    top = patch_scores.amax(1)
+    return top, (patch_scores == top[:, None]).int().argmax(1)
 
 
 def neighbourhood_weight(distance: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
@@ -29,4 +29,4 @@ def neighbourhood_weight(distance: torch.Tensor, distances: torch.Tensor) -> tor
     Returns:
         (n,) float32. Computed as a softmax, so that large distances do not overflow.
     """
-    return 1 - torch.exp(distance - torch.logsumexp(distances, dim=1)).clamp(max=1)
+    return 1 - torch.exp(-torch.logsumexp(distances - distance[:, None], dim=1)).clamp(max=1)

@@ -1,0 +1,350 @@
+"""The model file: whole or refused, and never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import timm
+import torch
+
+from sapatchcore import ModelFileError, NotFittedError, SAPatchCore, SettingsError
+from sapatchcore.memory import store
+from sapatchcore.memory.store import FORMAT, Stored, read_model, write_model
+
+
+def stored(seed: int = 0, rows: int = 7) -> Stored:
+    generator = torch.Generator().manual_seed(seed)
+    return Stored(
+        header={"settings": {"seed": seed}, "training_images": ["a.png", "ä é.png"], "grid": [2, 3]},
+        bank=torch.randn(rows, 5, generator=generator),
+        images=torch.arange(rows) % 2,
+        cells=torch.arange(rows) % 6,
+        weights={"layer2.weight": torch.randn(3, 4, generator=generator), "n": torch.tensor(3)},
+    )
+
+
+def assert_same(found: Stored, expected: Stored) -> None:
+    assert {**found.header, "format": FORMAT} == {**expected.header, "format": FORMAT}
+    for name in ("bank", "images", "cells"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    assert (found.weights is None) == (expected.weights is None)
+    for name, value in (expected.weights or {}).items():
+        assert torch.equal(found.weights[name], value)  # type: ignore[index]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    write_model(path, stored())
+    return path
+
+
+def test_read_back(model: Path) -> None:
+    assert_same(read_model(model), stored())
+
+
+def test_read_back_without_weights(tmp_path: Path) -> None:
+    one = stored()
+    bare = Stored(one.header, one.bank, one.images, one.cells, None)
+    write_model(tmp_path / "m.safetensors", bare)
+    assert_same(read_model(tmp_path / "m.safetensors"), bare)
+
+
+def test_any_safetensors_reader_can_open_it(model: Path) -> None:
+    with safetensors.safe_open(model, framework="np") as file:
+        assert set(file.keys()) == {"bank", "bank.image", "bank.cell", "weights.layer2.weight", "weights.n"}
+        header = json.loads(file.metadata()["sapatchcore"])
+    assert header["format"] == FORMAT
+    assert header["training_images"] == ["a.png", "ä é.png"]
+
+
+def test_same_content_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path / name, stored())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems have file modes")
+def test_readable_as_the_umask_says(model: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert model.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+# --- damage ------------------------------------------------------------------------------------------------------------
+
+
+def _refused_or_same(path: Path) -> bool:
+    """True if refused with a sentence, or read as the very same content (a blank more between words, say)."""
+    try:
+        found = read_model(path)
+    except ModelFileError as error:
+        return str(error).startswith(str(path)) and str(error).endswith(".")
+    assert_same(found, stored())
+    return True
+
+
+def test_every_flipped_byte_is_noticed(model: Path, tmp_path: Path) -> None:
+    content = model.read_bytes()
+    places = {*range(24), *np.random.default_rng(0).integers(0, len(content), 150).tolist()}
+    altered = tmp_path / "altered.safetensors"
+    for place in sorted(places):
+        for mask in (0x01, 0x80, 0xFF):
+            damaged = bytearray(content)
+            damaged[place] ^= mask
+            altered.write_bytes(damaged)
+            assert _refused_or_same(altered), f"byte {place} of {len(content)} changed by {mask:#x}"
+
+
+def test_every_cut_is_noticed(model: Path, tmp_path: Path) -> None:
+    content = model.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for length in {0, 1, 7, 8, 9, len(content) - 1, *np.random.default_rng(1).integers(0, len(content), 60).tolist()}:
+        cut.write_bytes(content[:length])
+        assert _refused_or_same(cut), f"cut to {length} of {len(content)} bytes"
+    cut.write_bytes(content + b"\0")
+    assert _refused_or_same(cut)
+
+
+def test_whole_pages_of_zeros_are_noticed(model: Path) -> None:
+    """What a disk leaves after a power cut: the right length, the end empty."""
+    content = model.read_bytes()
+    model.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert _refused_or_same(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x80\x02}q\x00.", os.urandom(500), b"\xff" * 100])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=rf"\({len(content)} bytes\) is cut off or no model file: "):
+        read_model(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_foreign_safetensors_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file({"bank": torch.zeros(2, 2)}, path, metadata=metadata)
+    with pytest.raises(ModelFileError, match=r"is a safetensors file, but not a model of sapatchcore\."):
+        read_model(path)
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", "3", '"text"', "null", "{}", '{"sha256": 1}'])
+def test_header_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    safetensors.torch.save_file({"bank": torch.zeros(2, 2)}, path, metadata={"sapatchcore": text})
+    with pytest.raises(ModelFileError, match="is damaged: its header cannot be read"):
+        read_model(path)
+
+
+@pytest.mark.parametrize("version", [FORMAT + 1, 99, "2", None, 1.5])
+def test_newer_format_is_refused(version: object, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    text = json.dumps({"format": version})
+    safetensors.torch.save_file({"bank": torch.zeros(2, 2)}, path, metadata={"sapatchcore": text})
+    with pytest.raises(ModelFileError, match=rf"has the format {version}; .* Update sapatchcore\.$"):
+        read_model(path)
+
+
+@pytest.mark.parametrize("left_out", ["bank", "bank.image", "bank.cell", "weights.n"])
+def test_missing_tensor_is_noticed(left_out: str, model: Path) -> None:
+    with safetensors.safe_open(model, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != left_out}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, model, metadata=metadata)
+    with pytest.raises(ModelFileError, match="was altered after it was written"):
+        read_model(model)
+
+
+def test_altered_settings_are_noticed(model: Path) -> None:
+    content = model.read_bytes()
+    changed = content.replace(rb"\"seed\": 0", rb"\"seed\": 1")
+    assert changed != content
+    model.write_bytes(changed)
+    with pytest.raises(ModelFileError, match="its checksum does not fit"):
+        read_model(model)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.safetensors", tmp_path):
+        with pytest.raises(
+            ModelFileError, match=r"does not exist\. Check the path, or make one with `sapatchcore fit`\.$"
+        ):
+            read_model(path)
+
+
+# --- writing -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("step", ["save_file", "fsync", "replace"])
+def test_interrupted_save_leaves_the_old_file(
+    error: Any, step: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    target = {"save_file": store.safetensors.torch, "fsync": store.os, "replace": Path}[step]
+    monkeypatch.setattr(target, step, fail)
+    kind = ModelFileError if isinstance(error, OSError) else error
+    with pytest.raises(kind) as caught:
+        write_model(model, stored(seed=1))
+    monkeypatch.undo()
+    if kind is ModelFileError:
+        assert str(caught.value).startswith(f"{model} cannot be written (0 MB): ")
+        assert "What was there before is unchanged." in str(caught.value)
+    assert model.read_bytes() == before
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from sapatchcore import ModelFileError
+from sapatchcore.memory.store import Stored, write_model
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+big = Stored({}, torch.randn(1000, 1000), torch.arange(1000), torch.arange(1000), None)
+try:
+    write_model(Path(sys.argv[1]), big)
+except ModelFileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems limit a file's size, which plays a full disk here")
+def test_full_disk_leaves_the_old_file(model: Path, run_python: Callable) -> None:
+    before = model.read_bytes()
+    done = run_python(FULL, str(model))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{model} cannot be written (4 MB): ")
+    assert model.read_bytes() == before
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"cannot be written: No such file or directory\. Choose a folder"):
+        write_model(tmp_path / "no" / "m.safetensors", stored())
+
+
+def test_target_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with pytest.raises(ModelFileError, match=r"m cannot be written"):
+        write_model(tmp_path / "m", stored())
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+# --- the detector's own file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("include_weights", [True, False])
+def test_saved_and_loaded_scores_to_the_bit(
+    include_weights: bool, fitted: SAPatchCore, good: np.ndarray, images: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    fitted.save(path, include_weights=include_weights)
+    loaded = SAPatchCore.load(path, device="cpu")
+    test = np.concatenate((good[:3], images(5, seed=9)))
+    one, other = fitted.predict(test), loaded.predict(test)
+    for name in ("scores", "local_scores", "context_scores", "patch_scores", "neighbours"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(one.maps[4], other.maps[4])
+    np.testing.assert_array_equal(loaded.memory_bank, fitted.memory_bank)
+    assert loaded.settings == fitted.settings
+    assert loaded.provenance[0] == fitted.provenance[0]
+    np.testing.assert_array_equal(loaded.provenance[1], fitted.provenance[1])
+    np.testing.assert_array_equal(loaded.provenance[2], fitted.provenance[2])
+
+
+def test_loaded_and_saved_again_is_the_same_file(fitted: SAPatchCore, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "a")
+    SAPatchCore.load(tmp_path / "a", device="cpu").save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_same_seed_same_file(good: np.ndarray, small: dict[str, Any], fitted: SAPatchCore, tmp_path: Path) -> None:
+    again = SAPatchCore(**small, coreset_ratio=0.1).fit(good)
+    assert again.memory_bank.tobytes() == fitted.memory_bank.tobytes()
+    fitted.save(tmp_path / "a")
+    again.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_weights_left_out_are_checked(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> None:
+    checkpoints = []
+    for seed in (1, 2):
+        network = SAPatchCore(**{**small, "seed": seed})._ready()
+        checkpoints.append(dict(network.weights))
+    for number, cut in enumerate(checkpoints):
+        whole = timm.create_model("resnet18", pretrained=False).state_dict()
+        torch.save({**whole, **cut}, tmp_path / f"{number}.pth")
+    path = tmp_path / "m.safetensors"
+    SAPatchCore(**{**small, "weights": str(tmp_path / "0.pth")}).fit(good[:3]).save(path, include_weights=False)
+    assert path.stat().st_size < 1_000_000
+    SAPatchCore.load(path)
+    with pytest.raises(
+        ModelFileError, match=r"holds no network weights, and those found here \(.*1\.pth\) are not the ones"
+    ):
+        SAPatchCore.load(path, weights=str(tmp_path / "1.pth"))
+
+
+def test_model_file_needs_nothing_else(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> None:
+    """With its weights inside, the checkpoint that they came from may be gone."""
+    network = dict(SAPatchCore(**small)._ready().weights)
+    checkpoint = tmp_path / "net.pth"
+    torch.save({**timm.create_model("resnet18", pretrained=False).state_dict(), **network}, checkpoint)
+    detector = SAPatchCore(**{**small, "weights": str(checkpoint)}).fit(good[:3])
+    detector.save(tmp_path / "m")
+    checkpoint.unlink()
+    loaded = SAPatchCore.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(good).scores, detector.predict(good).scores)
+
+
+def test_what_may_change_at_load(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "m")
+    loaded = SAPatchCore.load(
+        tmp_path / "m",
+        device="cpu",
+        batch_size=3,
+        workers=0,
+        precision="bfloat16",
+        image_score="reweighted",
+        neighbors=3,
+    )
+    assert (loaded.settings.batch_size, loaded.settings.workers, loaded.settings.precision) == (3, 0, "bfloat16")
+    assert loaded.predict(good[:2]).scores.shape == (2,)
+    assert SAPatchCore.load(tmp_path / "m").settings.device == "auto"
+
+
+@pytest.mark.parametrize(
+    "name", ["backbone", "layers", "resize", "crop", "attention", "seed", "coreset_ratio", "projection"]
+)
+def test_what_may_not_change_at_load(name: str, fitted: SAPatchCore, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "m")
+    with pytest.raises(
+        SettingsError, match=rf"^{name} cannot change after fit\. Allowed at load: batch_size, device, "
+    ):
+        SAPatchCore.load(tmp_path / "m", **{name: getattr(fitted.settings, name)})
+
+
+def test_unknown_option_at_load(fitted: SAPatchCore, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "m")
+    with pytest.raises(SettingsError, match=r"'devise' is not an option\. Did you mean 'device'\?"):
+        SAPatchCore.load(tmp_path / "m", devise="cpu")
+
+
+def test_save_before_fit(small: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError, match="has learned nothing yet"):
+        SAPatchCore(**small).save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())

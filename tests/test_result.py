@@ -1,0 +1,70 @@
+"""The one result object: checked when made, read-only, maps on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sapatchcore import Result
+
+
+def parts(n: int = 3) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    local, context = rng.random((2, n, 4, 5), dtype=np.float32)
+    whole = np.sqrt(local**2 + context**2)
+    return {
+        "paths": tuple(f"{i}.png" for i in range(n)),
+        "scores": whole.reshape(n, -1).max(1),
+        "local_scores": local.reshape(n, -1).max(1),
+        "context_scores": context.reshape(n, -1).max(1),
+        "patch_scores": whole,
+        "local_patches": local,
+        "context_patches": context,
+        "neighbours": np.zeros((n, 4, 5), np.int64),
+        "sizes": ((40, 50), (64, 80), (33, 47))[:n],
+        "resize": (32, 40),
+        "crop": None,
+    }
+
+
+def test_maps_have_the_images_own_sizes() -> None:
+    result = Result(**parts())
+    assert len(result) == 3
+    for maps in (result.maps, result.local_maps, result.context_maps):
+        assert [one.shape for one in maps] == [(40, 50), (64, 80), (33, 47)]
+        assert {one.dtype for one in maps} == {np.dtype(np.float32)}
+
+
+def test_maps_split() -> None:
+    result = Result(**parts())
+    for whole, local, context in zip(result.maps, result.local_maps, result.context_maps, strict=True):
+        np.testing.assert_allclose(local**2 + context**2, whole**2, rtol=0, atol=1e-6)
+
+
+def test_read_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Result(**parts()).scores = np.zeros(3, np.float32)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("scores", np.zeros(2, np.float32), r"Result\.scores must be \(3,\) float32\. Got \(2,\) float32\."),
+        ("scores", np.zeros(3), r"Result\.scores must be \(3,\) float32\. Got \(3,\) float64\."),
+        ("local_scores", np.zeros((3, 1), np.float32), r"Result\.local_scores must be \(3,\)"),
+        ("context_scores", np.zeros(4, np.float32), r"Result\.context_scores must be \(3,\)"),
+        ("patch_scores", np.zeros((3, 20), np.float32), r"Result\.patch_scores must be \(3, h, w\)"),
+        ("patch_scores", np.zeros((3, 4, 4), np.float32), r"must be \(3, h, w\) as the others\. Got "),
+        ("local_patches", np.zeros((2, 4, 5), np.float32), r"Result\.local_patches must be"),
+        ("context_patches", np.zeros((3, 5, 4), np.float32), r"Result\.context_patches must be"),
+        ("neighbours", np.zeros((3, 4), np.int64), r"Result\.neighbours must be"),
+        ("sizes", ((4, 4),), r"Result\.sizes must have 3 entries\. Got 1\."),
+        ("paths", ("a",), r"Result\.scores must be \(1,\)"),
+    ],
+)
+def test_parts_that_do_not_fit(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Result(**{**parts(), name: value})
