@@ -75,35 +75,27 @@ class SAPatchCore:
             DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
             SettingsError: the network or a layer does not exist.
         """
-        settings = self.settings
+        settings, backbone = self.settings, self._ready()
         sources, total = as_sources(images, training_images)
+        projection = Projection(*backbone.channels, settings.projection, settings.seed, backbone.device)
         names: list[str] = []
-        grid, projection = (0, 0), None
-        rows = GrowingRows(on_disk=settings.projection is None)
-        try:
-            with Spill() as spill:
-                for batch, patches in self._patches(sources):  # steps 1 to 5
-                    if projection is None:
-                        local, context = patches.local.shape[2], patches.context.shape[2]
-                        projection = Projection(
-                            local, context, settings.projection, settings.seed, patches.local.device
-                        )
-                    rows.append(projection(patches))  # step 6: the random projection,
-                    spill.append(patches)
-                    names += batch.names
-                    grid = patches.grid
-                    if progress is not None:
-                        progress("embed", len(names), total)
-                if not names:
-                    raise DataError("No image to learn from was given. Give at least one good image.")
-                x = rows.tensor().to(self._ready().device)
-                count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
-                report = None if progress is None else lambda done: progress("coreset", done, count)
-                chosen = greedy_coreset(x, count, seed=settings.seed, progress=report)  # k-center greedy,
-                bank = spill.read(chosen).to(x.device)  # and the kept patches with all their numbers
-                per_image = spill.patches_per_image
-        finally:
-            rows.close()
+        grid = (0, 0)
+        with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as rows:
+            for batch, patches in self._patches(sources):  # steps 1 to 5
+                rows.append(projection(patches))  # step 6: the random projection,
+                spill.append(patches)
+                names += batch.names
+                grid = patches.grid
+                if progress is not None:
+                    progress("embed", len(names), total)
+            if not names:
+                raise DataError("No image to learn from was given. Give at least one good image.")
+            x = rows.tensor().to(backbone.device)
+            count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
+            report = None if progress is None else lambda done: progress("coreset", done, count)
+            chosen = greedy_coreset(x, count, seed=settings.seed, progress=report)  # k-center greedy,
+            bank = spill.read(chosen).to(x.device)  # and the kept patches with all their numbers
+            per_image = spill.patches_per_image
         self._bank = Bank(bank, chosen // per_image, chosen % per_image, tuple(names), grid)
         return self
 

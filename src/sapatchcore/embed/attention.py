@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # Rows with up to so many distinct values are computed together, padded to the largest of them.
 _DISTINCT = (16, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+_ROWS = 1024  # rows at a time on a CPU: what they need in between stays in its cache
 _SLICE = 1 << 24  # numbers in the largest slice of attention weights that is stored where no fused kernel is (64 MB)
 
 
@@ -32,6 +33,13 @@ def self_attention(x: torch.Tensor) -> torch.Tensor:
     """
     n, c, h, w = x.shape
     rows = rearrange(x, "n c h w -> (n c) (h w)").float().contiguous()
+    together = _ROWS if rows.device.type == "cpu" else len(rows)
+    mixed = torch.cat([_mix(part) for part in rows.split(together)])
+    return rearrange(mixed, "(n c) (h w) -> n c h w", n=n, c=c, h=h, w=w)
+
+
+def _mix(rows: torch.Tensor) -> torch.Tensor:
+    """Each channel of an image, a row (r, N) float32, by itself → (r, N)."""
     values, order = rows.sort(dim=1)
     # The place of each sorted value among its row's distinct values: 0 0 0 1 1 2 …
     place = torch.zeros_like(order)
@@ -39,8 +47,8 @@ def self_attention(x: torch.Tensor) -> torch.Tensor:
     distinct = place[:, -1] + 1
 
     out = torch.empty_like(rows)
-    done = 0
-    for width in (*[width for width in _DISTINCT if width < h * w], h * w):
+    done, positions = 0, rows.shape[1]
+    for width in (*[width for width in _DISTINCT if width < positions], positions):
         chosen = ((distinct > done) & (distinct <= width)).nonzero().squeeze(1)
         done = width
         if len(chosen) == 0:
@@ -49,7 +57,7 @@ def self_attention(x: torch.Tensor) -> torch.Tensor:
         queries = keys.new_zeros(len(chosen), width).scatter_(1, places, keys)
         mixed = _attend(queries, keys).gather(1, places)
         out[chosen] = torch.empty_like(mixed).scatter_(1, order[chosen], mixed)
-    return rearrange(out, "(n c) (h w) -> n c h w", n=n, c=c, h=h, w=w)
+    return out
 
 
 def _attend(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

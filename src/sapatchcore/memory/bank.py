@@ -10,7 +10,7 @@ import torch
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
-_TOGETHER = 1600  # patches at a time: their rows stay small enough for the allocator to use the same memory again
+_TOGETHER = 800  # patches at a time: their rows stay small enough for the allocator to use the same memory again
 
 
 @dataclass(frozen=True)

@@ -87,13 +87,24 @@ class Spill:
 
 
 class GrowingRows:
-    """Rows (m, d) float32 of a number that is not known beforehand, without a moment in which they are held twice."""
+    """Rows (m, d) float32 of a number that is not known beforehand, without a moment in which they are held twice.
+
+    Use as a context manager where they may lie on disk; the file is removed on leaving.
+    """
 
     def __init__(self, *, on_disk: bool) -> None:
         """on_disk: keep them in a temporary file that is mapped into memory, as far as the system has room."""
         self._file = tempfile.TemporaryFile(prefix="sapatchcore-", buffering=0) if on_disk else None  # noqa: SIM115
         self._rows = np.empty((0, 0), dtype=np.float32)
         self._used = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def append(self, rows: torch.Tensor) -> None:
         """rows: (r, d) float32, on any device. Raises DataError where they are kept on a disk that is full."""

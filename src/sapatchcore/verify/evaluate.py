@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from sapatchcore.detector import Progress, SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_map import window
+from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics
 
@@ -35,7 +36,7 @@ class Evaluation:
     image_auroc, average_precision, image_f1 (at ``image_threshold``, chosen on these very labels): over all test images.
     per_defect_auroc: each defect against the good images. pixel: over the inspected windows of images with ground truth.
     outside: share of the defective pixels that lie outside the windows. spro: for MVTec LOCO AD, by kind of anomaly, the
-    area under the sPRO curve up to each false-positive rate; else empty.
+    area under the sPRO curve up to each false-positive rate; else empty. beta: of ``image_f1`` and ``pixel.f1``; 1 is F1.
     """
 
     category: str
@@ -51,6 +52,7 @@ class Evaluation:
     outside: float
     spro: dict[str, dict[float, float]]
     reasons: dict[str, str]
+    beta: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: all figures (None for NaN, with its reason), and each test image's label and scores."""
@@ -64,6 +66,7 @@ class Evaluation:
             "average_precision": self.average_precision,
             "image_f1": self.image_f1,
             "image_threshold": self.image_threshold,
+            "beta": self.beta,
             "per_defect_auroc": self.per_defect_auroc,
             **{f"pixel_{name}": value for name, value in pixel.items() if name in ("auroc", "average_precision", "f1")},
             "pixel_threshold": self.pixel.f1_threshold,
@@ -87,10 +90,13 @@ class Evaluation:
         return {**_without_nan(figures), "scores": [dict(zip(names, one, strict=True)) for one in scores]}
 
 
-def evaluate(detector: SAPatchCore, dataset: Dataset, progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    detector: SAPatchCore, dataset: Dataset, progress: Progress | None = None, *, beta: float = 1.0
+) -> Evaluation:
     """Score the category's test images with a fitted detector and take all figures.
 
-    progress: as of ``predict``, and then stage "metrics". Raises DataError where there is no test image, or an image or a
+    progress: as of ``predict``, and then stage "metrics". beta: weight of recall in ``image_f1`` and ``pixel.f1``, which
+    are F-beta, and in their thresholds. Raises DataError where there is no test image, or an image or a
     mask cannot be read.
     """
     if not dataset.test:
@@ -98,10 +104,12 @@ def evaluate(detector: SAPatchCore, dataset: Dataset, progress: Progress | None 
             f"{dataset.name} has no test images: its layout is {dataset.layout}. Evaluation needs good and defective ones."
         )
     result = detector.predict([sample.path for sample in dataset.test], progress)
-    return evaluate_result(result, dataset, progress)
+    return evaluate_result(result, dataset, progress, beta=beta)
 
 
-def evaluate_result(result: Result, dataset: Dataset, progress: Progress | None = None) -> Evaluation:
+def evaluate_result(
+    result: Result, dataset: Dataset, progress: Progress | None = None, *, beta: float = 1.0
+) -> Evaluation:
     """The figures of scores that ``predict`` gave for ``dataset.test``, in its order."""
     labels = tuple(sample.label for sample in dataset.test)
     defective = [not sample.is_good for sample in dataset.test]
@@ -115,9 +123,9 @@ def evaluate_result(result: Result, dataset: Dataset, progress: Progress | None 
             return otherwise
 
     nothing = (math.nan, math.nan)
-    pixel, outside = _pixels(result, dataset.test, progress)
+    pixel, outside = _pixels(result, dataset.test, progress, beta)
     reasons |= {f"pixel_{name}" if name != "aupro" else name: reason for name, reason in pixel.reasons.items()}
-    f1, threshold = defined("image_f1", lambda: best_f1(defective, result.scores), nothing)
+    f1, threshold = defined("image_f1", lambda: best_f1(defective, result.scores, beta), nothing)
     return Evaluation(
         category=dataset.name,
         layout=dataset.layout,
@@ -132,23 +140,13 @@ def evaluate_result(result: Result, dataset: Dataset, progress: Progress | None 
         outside=outside,
         spro=_spro(result, dataset, reasons) if dataset.layout == "loco" else {},
         reasons=reasons,
+        beta=beta,
     )
 
 
-class _Lazy(Generic[T]):
-    """A list whose items are computed when asked for, so that a set of large masks is never in memory as a whole."""
-
-    def __init__(self, length: int, compute: Callable[[int], T]) -> None:
-        self._length, self._compute = length, compute
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> T:
-        return self._compute(index)
-
-
-def _pixels(result: Result, samples: Sequence[Sample], progress: Progress | None) -> tuple[PixelMetrics, float]:
+def _pixels(
+    result: Result, samples: Sequence[Sample], progress: Progress | None, beta: float
+) -> tuple[PixelMetrics, float]:
     """Pixel metrics over the windows of the images whose ground truth is known; defective share outside them."""
     known = [i for i, sample in enumerate(samples) if sample.masks is not None]
     if not any(samples[i].masks for i in known):
@@ -166,8 +164,9 @@ def _pixels(result: Result, samples: Sequence[Sample], progress: Progress | None
 
     maps = result.maps
     pixel = pixel_metrics(
-        _Lazy(len(known), lambda place: mask_of(known[place])[seen(known[place])]),
-        _Lazy(len(known), lambda place: maps[known[place]][seen(known[place])]),
+        Lazy(len(known), lambda place: mask_of(known[place])[seen(known[place])]),
+        Lazy(len(known), lambda place: maps[known[place]][seen(known[place])]),
+        beta=beta,
         progress=report,
     )
     if result.crop is None or not known:
@@ -195,7 +194,7 @@ def _spro_of(result: Result, dataset: Dataset, places: Sequence[int]) -> dict[fl
         return read_regions(dataset.test[i], dataset, result.sizes[i])
 
     maps = result.maps
-    return spro_metrics(_Lazy(len(places), regions_of), _Lazy(len(places), lambda place: maps[places[place]]))
+    return spro_metrics(Lazy(len(places), regions_of), Lazy(len(places), lambda place: maps[places[place]]))
 
 
 def _without_nan(value: Any) -> Any:

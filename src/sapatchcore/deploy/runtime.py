@@ -1,0 +1,95 @@
+"""Scores from an exported ONNX file: images are read and resized as ``predict`` does it, ONNX Runtime does the rest."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sapatchcore.data.images import list_images
+from sapatchcore.data.sources import Images, as_sources, read_batches
+from sapatchcore.deploy.graph import OUTPUTS
+from sapatchcore.detector import Progress
+from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError
+from sapatchcore.result import Result
+from sapatchcore.settings import Settings, settings_from
+
+FORMAT, METADATA = 1, "sapatchcore"
+
+
+def predict_onnx(path: str | os.PathLike[str], images: Images, progress: Progress | None = None) -> Result:
+    """Score images with an exported file, on the CPU; images, progress and the result as of SAPatchCore.predict.
+
+    Raises SAPatchCoreError without ONNX Runtime; ModelFileError where the file is missing, damaged, or not from
+    ``export_onnx``; DataError where an image cannot be read, or there is none.
+    """
+    session = open_session(Path(path))
+    settings = _settings(Path(path), session)
+    sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    parts = []
+    for batch in read_batches(
+        sources,
+        resize=settings.resize,
+        crop=settings.crop,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+    ):
+        parts.append(session.run(list(OUTPUTS), {"images": batch.pixels}))
+        names += batch.names
+        sizes += batch.sizes
+        if progress is not None:
+            progress("predict", len(names), total)
+    if not names:
+        raise DataError("No image to score was given. Give at least one.")
+    scores, local, context, whole, local_grid, context_grid, rows = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    return Result(
+        paths=tuple(names),
+        scores=scores,
+        local_scores=local,
+        context_scores=context,
+        patch_scores=whole,
+        local_patches=local_grid,
+        context_patches=context_grid,
+        neighbours=rows,
+        sizes=tuple(sizes),
+        resize=settings.resize,
+        crop=settings.crop,
+    )
+
+
+def open_session(path: Path) -> Any:
+    """ONNX Runtime's session of the file, on the CPU. Raises as ``predict_onnx``."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise SAPatchCoreError("An ONNX file needs onnxruntime: pip install sapatchcore[export]") from None
+    if not path.is_file():
+        raise ModelFileError(f"The ONNX file {path} does not exist. Check the path, or export it first.")
+    try:
+        return runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        reason = " ".join(str(error).split())[:240]
+        raise ModelFileError(f"{path} is cut off or no ONNX file: {reason}. Export it again.") from None
+
+
+def _settings(path: Path, session: Any) -> Settings:
+    try:
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        number, options = facts["format"], facts["settings"]
+    except (KeyError, ValueError, TypeError):
+        raise ModelFileError(
+            f"{path} is an ONNX file, but not one that sapatchcore exported. Export it anew."
+        ) from None
+    if number != FORMAT:
+        raise ModelFileError(
+            f"{path} has the format {number}; this version of sapatchcore reads {FORMAT}. Export it again."
+        )
+    return settings_from(options)
