@@ -512,7 +512,16 @@ def test_a_saved_model_is_tested_without_learning(run: Callable[..., Path]) -> N
     ):
         run(("RESUME.option", True), ("RESUME.bestmodel", "mine.pt"), ("MODEL.sampling_ratio", 0.5))
     with pytest.raises(SAPatchCoreError, match=r"other\.safetensors does not exist\. Learn it first"):
-        run(("RESUME.option", True), ("RESUME.bestmodel", "other.safetensors"))
+        run(("DATASET.mode", "test"), ("RESUME.bestmodel", "other.safetensors"))
+
+
+def test_nothing_to_resume_is_learned(run: Callable[..., Path]) -> None:
+    """As TNVision's own files have it: mode true, option true, on the first run."""
+    folder = run(("RESUME.option", True), ("DATASET.mode", True))
+    assert len(Brightness.made[-1].learned) > 0
+    assert "there is no saved model" in (folder / "log.txt").read_text()
+    run(("RESUME.option", True), ("DATASET.mode", False))
+    assert Brightness.made[-1].learned == []
 
 
 @pytest.mark.parametrize(
@@ -537,8 +546,8 @@ def test_onnx_that_cannot_be_had_is_refused_before_any_work(
     for key in ("RESULT.saveallonnx", "RESULT.save_test_img_onnx"):
         with pytest.raises(SettingsError, match=rf"{key} needs the ONNX file. Set TRAIN.export_to_onnx to true"):
             run((key, True))
-    with pytest.raises(SettingsError, match=r"opset must be from 17 to \d+\. Got 11\."):
-        run(("TRAIN.export_to_onnx", True), ("RESUME.opset_version", 11))
+    with pytest.raises(SettingsError, match=r"opset must be from 17 to \d+\. Got 99\."):
+        run(("TRAIN.export_to_onnx", True), ("RESUME.opset_version", 99))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(SAPatchCoreError, match=r"pip install sapatchcore\[export\]") as error:
         run(("TRAIN.export_to_onnx", True))
@@ -553,6 +562,9 @@ def test_onnx_export_gets_file_and_opset(run: Callable[..., Path], monkeypatch: 
     onnx = [("TRAIN.export_to_onnx", True), ("RESUME.onnxmodel", "m.onnx"), ("RESUME.opset_version", 18)]
     folder = run(*onnx)
     assert calls == [(folder / "m.onnx", 18)]
+    run(*onnx[:-1], ("RESUME.opset_version", 13))  # what TNVision's own files ask for
+    assert calls[-1] == (folder / "m.onnx", 17)
+    assert "RESUME.opset_version 13 cannot be written any more; 17 is." in (folder / "log.txt").read_text()
     run(("RESULT.saveallonnx", "saveallonnx"))  # as in TNVision's files, with or without an export
     assert "RESULT.saveallonnx: TRAIN.export_to_onnx is false, so no pictures" in (folder / "log.txt").read_text()
     assert not (folder / "saveallonnx").exists()

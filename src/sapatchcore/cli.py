@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
 from sapatchcore import __version__
 from sapatchcore.errors import SAPatchCoreError, SettingsError
+from sapatchcore.options import with_settings
 from sapatchcore.progress import progress_bars
-from sapatchcore.settings import Settings, settings_from
+from sapatchcore.settings import settings_from
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
@@ -24,52 +22,6 @@ app = typer.Typer(
 Layout = Annotated[str, typer.Option(help="The data set's layout: auto, mvtec, loco, cad_sd, visa, btad or plain.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-
-
-def _typed(name: str, text: str) -> object:
-    """A number where the option takes one; all else as it was written, for settings.py to read."""
-    if isinstance(Settings.model_fields[name].default, int | float):
-        for kind in (int, float):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return int(text) if name == "projection" and text.isdigit() else text
-
-
-def _shown(default: object) -> str:
-    if isinstance(default, tuple):
-        parts = cast(tuple[object, ...], default)
-        return "x".join(map(str, parts)) if isinstance(parts[0], int) else ",".join(map(str, parts))
-    return str(default)
-
-
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of settings.py; it receives those that were given as ``options``, checked."""
-    own = inspect.signature(command, eval_str=True)
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                str | None, typer.Option(help=f"{field.description} Default: {_shown(field.default)}.")
-            ],
-        )
-        for name, field in Settings.model_fields.items()
-    ]
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **given: Any) -> None:
-        options = {name: given.pop(name) for name in Settings.model_fields}
-        chosen = {name: _typed(name, value) for name, value in options.items() if value is not None}
-        settings_from(chosen)
-        command(*args, **given, options=chosen)
-
-    kept = [parameter for name, parameter in own.parameters.items() if name != "options"]
-    wrapper.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *added]}
-    return wrapper
 
 
 @app.callback(invoke_without_command=True)
@@ -233,6 +185,22 @@ def benchmark(
             progress=progress,
         )
     typer.echo(text, nl=False)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    opset: Annotated[int, typer.Option(help="Opset of the ONNX file, 17 to 25.")] = 18,
+) -> None:
+    """Write a model as one ONNX file, checked against the model's own scores."""
+    from sapatchcore.deploy.export import export_onnx
+    from sapatchcore.detector import SAPatchCore
+
+    export_onnx(SAPatchCore.load(model, device="cpu"), output, opset=opset)
+    typer.echo(
+        f"{output}: opset {opset}, {output.stat().st_size / 1e6:.1f} MB; ONNX Runtime gives the model's own scores."
+    )
 
 
 @app.command()

@@ -156,9 +156,7 @@ def test_visa(tmp_path: Path, write_tree: WriteTree, layout: str, monkeypatch: p
         ("test,normal", "val,normal", r"puts the normal image .* into 'val'"),
     ],
 )
-def test_visa_tables_that_do_not_fit(
-    tmp_path: Path, write_tree: WriteTree, old: str, new: str, message: str
-) -> None:
+def test_visa_tables_that_do_not_fit(tmp_path: Path, write_tree: WriteTree, old: str, new: str, message: str) -> None:
     folder = _write_visa(tmp_path, write_tree, VISA_TABLE.replace(old, new))
     with pytest.raises(DataError, match=message):
         open_dataset(folder)
@@ -205,9 +203,7 @@ def test_plain_good_beside_defects_holds_every_fifth_out(tmp_path: Path, write_t
 
 
 @pytest.mark.parametrize("beside", ["ground_truth/dent/0.png", "masks/0.png", "0.png"])
-def test_plain_good_beside_what_is_no_defect_is_refused(
-    tmp_path: Path, write_tree: WriteTree, beside: str
-) -> None:
+def test_plain_good_beside_what_is_no_defect_is_refused(tmp_path: Path, write_tree: WriteTree, beside: str) -> None:
     folder = write_tree(tmp_path, f"good/0.png {beside}")
     for entry in (open_dataset, training_images):
         with pytest.raises(DataError, match="unclear what is good"):

@@ -284,9 +284,7 @@ def test_missing_and_folder_and_empty_and_text(tmp_path: Path) -> None:
         read_image(tmp_path / "x.gif")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "format_name"), [("png", "PNG"), ("jpg", "JPEG"), ("bmp", "BMP"), ("tif", "TIFF")]
-)
+@pytest.mark.parametrize(("suffix", "format_name"), [("png", "PNG"), ("jpg", "JPEG"), ("bmp", "BMP"), ("tif", "TIFF")])
 def test_a_truncated_file_is_named_with_size_and_mode(tmp_path: Path, suffix: str, format_name: str) -> None:
     path = tmp_path / f"x.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

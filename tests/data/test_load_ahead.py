@@ -112,9 +112,7 @@ def test_an_interrupt_ends_the_threads_and_starts_nothing_more() -> None:
     assert len(prepared) < 50
 
 
-@pytest.mark.parametrize(
-    ("workers", "ahead", "message"), [(-1, 1, "workers must be"), (1, 0, "ahead must be")]
-)
+@pytest.mark.parametrize(("workers", "ahead", "message"), [(-1, 1, "workers must be"), (1, 0, "ahead must be")])
 def test_wrong_numbers_are_refused_at_the_call(workers: int, ahead: int, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_ahead([], _slow_square, workers=workers, ahead=ahead)

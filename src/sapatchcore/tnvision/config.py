@@ -27,6 +27,11 @@ def _plain_name(value: object) -> object:
     return value
 
 
+def _mode(value: object) -> object:
+    """TNVision's own files say true, and learn."""
+    return {True: "train", False: "test"}[value] if isinstance(value, bool) else value
+
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Name = Annotated[str, BeforeValidator(_plain_name)]
@@ -48,8 +53,8 @@ class DatasetKeys(Section):
 
     datadir: Path = _key(..., "the path of a folder", "Folder of the data sets.")
     target: Name = _key(..., "the name of one folder", "The category: its folder in datadir.")
-    mode: Literal["train", "test"] = _key(
-        "train", "train or test", "train: learn, then test; test: test a saved model."
+    mode: Annotated[Literal["train", "test"], BeforeValidator(_mode)] = _key(
+        "train", "train or test", "train, or true: learn, then test; test, or false: test a saved model."
     )
     resize: Size = _key((224, 224), "[height, width], each from 32 to 8192", "Size of what the network sees; no crop.")
 
@@ -122,7 +127,7 @@ class ResultKeys(Section):
 class ResumeKeys(Section):
     """The saved model and the ONNX file."""
 
-    option: StrictBool = _key(False, "true or false", "Load bestmodel in place of learning.")
+    option: StrictBool = _key(False, "true or false", "Load bestmodel in place of learning, where it exists.")
     opset_version: Annotated[Whole, Field(ge=11)] = _key(17, "a whole number, 11 or more", "Opset of the ONNX file.")
     bestmodel: Annotated[str, Field(min_length=1)] = _key(
         "best_model.safetensors", "a file name", "The model's file in the results' folder."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.samples import LAYOUT_FOLDERS, Dataset
-from sapatchcore.deploy.export import check_opset, export_onnx, require_packages
+from sapatchcore.deploy.export import LOWEST_OPSET, check_opset, export_onnx, require_packages
 from sapatchcore.deploy.runtime import predict_onnx
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
@@ -81,7 +81,10 @@ def _work(config: Config, dataset: Dataset, folder: Path) -> None:
     detector = _detector(config, dataset)
     onnx_file, onnx_pictures = folder / config.RESUME.onnxmodel, _onnx_pictures(config)
     if config.TRAIN.export_to_onnx:
-        export_onnx(detector, onnx_file, opset=config.RESUME.opset_version)
+        opset = config.RESUME.opset_version
+        if opset < LOWEST_OPSET:
+            _log.warning("RESUME.opset_version %d cannot be written any more; %d is.", opset, LOWEST_OPSET)
+        export_onnx(detector, onnx_file, opset=max(opset, LOWEST_OPSET))
         _log.info("The ONNX file is %s", onnx_file)
     elif onnx_pictures:
         _log.info("RESULT.%s: TRAIN.export_to_onnx is false, so no pictures are made.", onnx_pictures[0])
@@ -153,11 +156,11 @@ def _detector(config: Config, dataset: Dataset) -> SAPatchCore:
     path, settings = config.model_file(), config.settings()
     if path.name != Path(config.RESUME.bestmodel).name:
         _log.info("RESUME.bestmodel %s is a .safetensors file here: %s", config.RESUME.bestmodel, path.name)
-    if config.RESUME.option or config.DATASET.mode == "test":
-        if not path.is_file():
-            raise ModelFileError(
-                f"The saved model {path} does not exist. Learn it first: RESUME.option false and DATASET.mode train."
-            )
+    if config.DATASET.mode == "test" and not path.is_file():
+        raise ModelFileError(f"The saved model {path} does not exist. Learn it first: DATASET.mode train.")
+    if config.RESUME.option and not path.is_file():
+        _log.info("RESUME.option: there is no saved model %s yet, so it is learned.", path)
+    elif config.RESUME.option or config.DATASET.mode == "test":
         here = ("device", "batch_size", "workers", "neighbors", "image_score")
         detector = SAPatchCore.load(path, **{name: getattr(settings, name) for name in here})
         _check_same(config, detector)
@@ -208,7 +211,7 @@ def _onnx_pictures(config: Config) -> list[str]:
 def _check_onnx(config: Config) -> None:
     """Raises SAPatchCoreError, before any work, where ONNX is asked for that cannot be had."""
     if config.TRAIN.export_to_onnx:
-        check_opset(config.RESUME.opset_version)
+        check_opset(max(config.RESUME.opset_version, LOWEST_OPSET))
         require_packages()
         return
     # A name alone is what TNVision's files have, whether pictures are wanted or not; true means them.
