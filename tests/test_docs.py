@@ -68,15 +68,29 @@ def test_pages_are_found() -> None:
 # ------------------------------------------------------------------------------------------------- tables
 
 
-def test_settings_page_is_the_codes() -> None:
-    place = ROOT / "docs/generate_settings.py"
-    spec = importlib.util.spec_from_file_location("generate_settings", place)
+def script(name: str) -> Any:
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_page_is_the_codes() -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
-    assert page == module.settings_page(), "run: python docs/generate_settings.py > docs/settings.md"
+    expected = script("docs/generate_settings.py").settings_page()
+    assert page == expected, "run: python docs/generate_settings.py > docs/settings.md"
+
+
+def test_figures_are_the_measured_ones() -> None:
+    summary = script("benchmarks/summary.py")
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert page == summary.results_page(), "run: python benchmarks/summary.py"
+    for name in ("README.md", "README.vi.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert f"{summary.BEGIN}\n{summary.short(name)}\n{summary.END}" in text, "run: python benchmarks/summary.py"
 
 
 def test_architecture_names_every_file_and_no_other() -> None:
