@@ -30,7 +30,7 @@ from sapatchcore.memory.coreset import greedy_coreset
 from sapatchcore.memory.projection import Projection
 from sapatchcore.memory.spill import GrowingRows, Spill
 from sapatchcore.memory.store import Stored, read_model, write_model
-from sapatchcore.result import Result
+from sapatchcore.result import Result, gather_result
 from sapatchcore.score.image_score import largest, neighbourhood_weight
 from sapatchcore.settings import Settings, settings_from
 
@@ -116,32 +116,10 @@ class SAPatchCore:
                 "Use a larger coreset_ratio, or image_score max."
             )
         sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
-        names: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        parts: list[tuple[npt.NDArray[Any], ...]] = []
-        for batch, patches in self._patches(sources):
-            parts.append(self._score(patches, bank))
-            names += batch.names
-            sizes += batch.sizes
-            if progress is not None:
-                progress("predict", len(names), total)
-        if not names:
-            raise DataError("No image to score was given. Give at least one.")
-        scores, local, context, *grids = (np.concatenate(column) for column in zip(*parts, strict=True))
-        whole, local_grid, context_grid, rows = grids
-        return Result(
-            paths=tuple(names),
-            scores=scores,
-            local_scores=local,
-            context_scores=context,
-            patch_scores=whole,
-            local_patches=local_grid,
-            context_patches=context_grid,
-            neighbours=rows,
-            sizes=tuple(sizes),
-            resize=self.settings.resize,
-            crop=self.settings.crop,
-        )  # step 9, the anomaly maps, on demand
+        scored = ((batch, self._score(patches, bank)) for batch, patches in self._patches(sources))
+        return gather_result(  # step 9, the anomaly maps, on demand
+            scored, resize=self.settings.resize, crop=self.settings.crop, total=total, progress=progress
+        )
 
     def embed(self, images: Images) -> Float32:
         """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""

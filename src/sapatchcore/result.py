@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.data.sources import Batch
 from sapatchcore.data.transform import Size
+from sapatchcore.errors import DataError
 from sapatchcore.score.anomaly_map import Float32, Maps, anomaly_map, part_map
 
 
@@ -78,3 +82,47 @@ class Result:
             self.sizes,
             lambda i: part_map(self.patch_scores[i], part[i], self.sizes[i], self.resize, self.crop),
         )
+
+
+def gather_result(
+    scored: Iterable[tuple[Batch, Sequence[npt.NDArray[Any]]]],
+    *,
+    resize: Size,
+    crop: Size | None,
+    total: int | None,
+    progress: Callable[[str, int, int | None], None] | None,
+) -> Result:
+    """One Result of scored batches, whatever scored them.
+
+    scored: each batch with its scores, local and context scores (n,), and patch scores, their two parts and the nearest
+    rows (n, h, w), in this order. total: images in all, where that is known; for ``progress("predict", done, total)``.
+
+    Raises DataError where there is no image.
+    """
+    names: list[str] = []
+    sizes: list[Size] = []
+    parts = []
+    for batch, arrays in scored:
+        parts.append(arrays)
+        names += batch.names
+        sizes += batch.sizes
+        if progress is not None:
+            progress("predict", len(names), total)
+    if not names:
+        raise DataError("No image to score was given. Give at least one.")
+    scores, local, context, whole, local_grid, context_grid, rows = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    return Result(
+        paths=tuple(names),
+        scores=scores,
+        local_scores=local,
+        context_scores=context,
+        patch_scores=whole,
+        local_patches=local_grid,
+        context_patches=context_grid,
+        neighbours=rows,
+        sizes=tuple(sizes),
+        resize=resize,
+        crop=crop,
+    )

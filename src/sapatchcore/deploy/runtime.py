@@ -8,14 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sapatchcore.data.images import list_images
 from sapatchcore.data.sources import Images, as_sources, read_batches
 from sapatchcore.deploy.graph import OUTPUTS
 from sapatchcore.detector import Progress
-from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError
-from sapatchcore.result import Result
+from sapatchcore.errors import ModelFileError, SAPatchCoreError
+from sapatchcore.result import Result, gather_result
 from sapatchcore.settings import Settings, settings_from
 
 FORMAT, METADATA = 1, "sapatchcore"
@@ -30,39 +28,15 @@ def predict_onnx(path: str | os.PathLike[str], images: Images, progress: Progres
     session = open_session(Path(path))
     settings = _settings(Path(path), session)
     sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
-    names: list[str] = []
-    sizes: list[tuple[int, int]] = []
-    parts = []
-    for batch in read_batches(
+    batches = read_batches(
         sources,
         resize=settings.resize,
         crop=settings.crop,
         batch_size=settings.batch_size,
         workers=settings.workers,
-    ):
-        parts.append(session.run(list(OUTPUTS), {"images": batch.pixels}))
-        names += batch.names
-        sizes += batch.sizes
-        if progress is not None:
-            progress("predict", len(names), total)
-    if not names:
-        raise DataError("No image to score was given. Give at least one.")
-    scores, local, context, whole, local_grid, context_grid, rows = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    return Result(
-        paths=tuple(names),
-        scores=scores,
-        local_scores=local,
-        context_scores=context,
-        patch_scores=whole,
-        local_patches=local_grid,
-        context_patches=context_grid,
-        neighbours=rows,
-        sizes=tuple(sizes),
-        resize=settings.resize,
-        crop=settings.crop,
-    )
+    scored = ((batch, session.run(list(OUTPUTS), {"images": batch.pixels})) for batch in batches)
+    return gather_result(scored, resize=settings.resize, crop=settings.crop, total=total, progress=progress)
 
 
 def open_session(path: Path) -> Any:
