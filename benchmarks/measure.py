@@ -13,7 +13,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from sapatchcore.data.folders import open_dataset, training_images
 from sapatchcore.data.images import read_image
 from sapatchcore.data.samples import Dataset
 from sapatchcore.data.transform import normalise, prepare
+from sapatchcore.verify.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONE = "wide_resnet50_2"
@@ -194,20 +194,10 @@ class Record:
         self.content["results"][key] = value
 
     def write(self, path: Path) -> None:
-        """Whole or not at all: written to a temporary name beside the target, then renamed."""
+        """Whole or not at all."""
         self.content["environment"]["load_after"] = _load()
         self.content["seconds"] = round(time.perf_counter() - self._begin, 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(_rounded(self.content), file, indent=1, ensure_ascii=False)
-                file.write("\n")
-            part = Path(name)
-            part.chmod(0o644)
-            part.replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_text(path, json.dumps(_rounded(self.content), indent=1, ensure_ascii=False) + "\n")
         print(f"\n{path.name}: {self.content['seconds']} s in all, load {_load()[0]:.2f}")
 
 

@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 
 from sapatchcore.data.images import read_image, read_mask
-from sapatchcore.errors import SAPatchCoreError, SettingsError
+from sapatchcore.errors import DataError, SAPatchCoreError, SettingsError
+from sapatchcore.tnvision import pictures
 from sapatchcore.tnvision import run as tnvision
 from sapatchcore.tnvision.config import Config, Section
 from sapatchcore.tnvision.read import config_from, read_config
@@ -487,6 +488,32 @@ def test_a_picture_shows_image_heat_defect_and_truth(run: Callable[..., Path]) -
     assert full[0, 96].tolist() == [125, 225, 125]  # half green, the truth
     assert full[20, 64].tolist() == [5, 5, 5]
     assert np.asarray(Image.open(folder / "save_test_img/result_spot_hot.png")).shape == (32, 3 * 32, 3)
+
+
+@pytest.mark.parametrize(("truth", "encoded"), [(True, 10), (False, 7)])
+def test_an_image_is_read_once_and_each_picture_encoded_once(
+    truth: bool, encoded: int, run: Callable[..., Path], parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a defect has no mask, its pictures with and without ground truth are the same one; good images need none."""
+    if not truth:
+        shutil.rmtree(parts / "ground_truth")
+    read, made, read_one, make_one = [], [], pictures.read_image, pictures._png
+    monkeypatch.setattr(pictures, "read_image", lambda path: (read.append(path), read_one(path))[1])
+    monkeypatch.setattr(pictures, "_png", lambda pixels: (made.append(pixels), make_one(pixels))[1])
+    folder = run(("RESULT.saveall", True), ("RESULT.save_test_img", True), ("TRAIN.top_k", 2))
+    assert len(list(folder.rglob("*.png"))) == 12
+    assert len(read) == len(set(read)) == 5
+    assert len(made) == encoded
+
+
+def test_a_result_that_cannot_be_written(run: Callable[..., Path], parts: Path) -> None:
+    (run() / "saveall").write_text("no folder")
+    with pytest.raises(
+        DataError,
+        match=r"saveall/result_.*\.png cannot be written: .*\. Free space, or name another folder in RESULT\.savedir\.",
+    ):
+        run(("RESULT.saveall", True))
+    assert not list(parts.parent.rglob("*.part"))
 
 
 def test_num_sample_and_seed_of_the_training_images(run: Callable[..., Path]) -> None:

@@ -196,7 +196,7 @@ def test_interrupted_save_leaves_the_old_file(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    target = {"save_file": store.safetensors.torch, "fsync": store.os, "replace": Path}[step]
+    target = {"save_file": store.safetensors.torch, "fsync": os, "replace": Path}[step]
     monkeypatch.setattr(target, step, fail)
     kind = ModelFileError if isinstance(error, OSError) else error
     with pytest.raises(kind) as caught:

@@ -11,10 +11,7 @@ import importlib
 import json
 import logging
 import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +27,7 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.patches import Patches, to_patches
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError
 from sapatchcore.memory.bank import Bank
+from sapatchcore.replace import replacing
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
@@ -56,7 +54,13 @@ def export_onnx(detector: SAPatchCore, path: str | os.PathLike[str], *, opset: i
             f"The ONNX file would hold {size / 1e9:.1f} GB (memory bank {bank.rows.nbytes / 1e9:.1f} GB); one file holds up "
             "to 2 GB. Learn with a smaller coreset_ratio, or a smaller network."
         )
-    with _written(Path(path)) as part:
+
+    file = Path(path)
+
+    def sentence(error: OSError) -> str:
+        return f"{file} cannot be written: {error.strerror or error}. What was there before is unchanged."
+
+    with replacing(file, ModelFileError, sentence, durable=True) as part:
         plain = _on_cpu(detector, bank)
         pixels = _made_images(plain.settings.input_size)
         patches = _patches(plain, pixels)
@@ -177,30 +181,3 @@ def _check(file: Path, plain: SAPatchCore, patches: Patches, pixels: npt.NDArray
                 f"The ONNX file's {name} is {off:.1g} away from the detector's own, relative; allowed is {TOLERANCE:g}. No "
                 "file was written. Try another opset, or other versions of torch, onnxscript and onnxruntime."
             )
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, which becomes ``path`` at the end: that is whole at all times, before or after."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        umask = os.umask(0)  # the only way to read it
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # noqa: PTH101 - the name is a text
-        os.close(handle)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be written: {error.strerror}. Choose a folder that exists and is yours."
-        ) from None
-    part = Path(name)
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be written: {error.strerror or error}. What was there before is unchanged."
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)

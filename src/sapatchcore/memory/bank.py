@@ -10,7 +10,9 @@ import torch
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
-_TOGETHER = 800  # patches at a time: their rows stay small enough for the allocator to use the same memory again
+# Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
+# processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
+_TOGETHER = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Bank:
         """Each patch of n images with its nearest row; distances are taken from the differences themselves."""
         c2, per_image = patches.local.shape[2], patches.cell.shape[0]
         parts = []
-        for few in patches.split(max(1, _TOGETHER // per_image)):
+        for few in patches.split(max(1, _TOGETHER // (4 * per_image * self.rows.shape[1]))):
             rows = few.rows().flatten(0, 1)
             found = self.index.nearest(rows)
             squared = rows.sub_(self.rows[found]).square_()

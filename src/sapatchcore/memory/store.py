@@ -2,16 +2,14 @@
 
 Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
 patch that each row came from; ``weights.*``, the network up to its second layer. Header: one JSON text with the format's
-number, settings, versions, names of the training images, and a SHA-256 over all of it. Written to a temporary name
-beside the target, flushed to the disk, and renamed: the target is whole at all times, before or after.
+number, settings, versions, names of the training images, and a SHA-256 over all of it. The target is whole at all times,
+before or after.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import torch
 
 from sapatchcore.embed.weights import Weights, digest
 from sapatchcore.errors import ModelFileError
+from sapatchcore.replace import replacing
 
 FORMAT = 1
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
@@ -55,28 +54,19 @@ def write_model(path: Path, stored: Stored) -> None:
         tensors[_WEIGHTS + name] = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
     header = {**stored.header, "format": FORMAT}
     text = json.dumps({**header, "sha256": _seal(header, tensors)}, sort_keys=True)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be written: {error.strerror}. Choose a folder that exists and is yours."
-        ) from None
-    part = Path(name)
-    try:
-        safetensors.torch.save_file(tensors, part, metadata={_HEADER: text})
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        size = sum(value.nbytes for value in tensors.values()) / 1e6
-        raise ModelFileError(
+    size = sum(value.nbytes for value in tensors.values()) / 1e6
+
+    def sentence(error: Exception) -> str:
+        return (
             f"{path} cannot be written ({size:.0f} MB): {error}. What was there before is unchanged. Free space, or name "
             "another folder."
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
+        )
+
+    with replacing(path, ModelFileError, sentence, durable=True) as part:
+        try:
+            safetensors.torch.save_file(tensors, part, metadata={_HEADER: text})
+        except safetensors.SafetensorError as error:  # a full disk, among others
+            raise ModelFileError(sentence(error)) from None
 
 
 def read_model(path: Path) -> Stored:
@@ -138,9 +128,3 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 def _seal(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     facts = {name: value for name, value in header.items() if name != "sha256"}
     return hashlib.sha256((json.dumps(facts, sort_keys=True) + digest(tensors)).encode()).hexdigest()
-
-
-def _umask() -> int:
-    current = os.umask(0)  # the only way to read it
-    os.umask(current)
-    return current

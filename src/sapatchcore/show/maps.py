@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sapatchcore.errors import SettingsError, did_you_mean
+from sapatchcore.errors import DataError, SettingsError, did_you_mean
+from sapatchcore.replace import replacing
 from sapatchcore.result import Result
 
 FORMATS = ("png", "tiff", "npy")
@@ -29,6 +31,7 @@ def write_maps(
 
     "npy" and "tiff" hold the float32 scores themselves. "png" holds 16-bit numbers, 65535 for the largest patch score
     of the whole set, so that the images of one set compare; its text entry "scale" is the score of one step.
+    Raises DataError where a file cannot be written; those before it stay.
     """
     check_format(name)
     scale = float(result.patch_scores.max()) / 65535 or 1.0
@@ -38,23 +41,27 @@ def write_maps(
     for at, (path, values) in enumerate(zip(result.paths, result.maps, strict=True)):
         # The image's whole name is kept: a.png and a.jpg beside each other stay two maps.
         file = folder / f"{os.path.relpath(os.path.abspath(path), shared)}.{name}"  # noqa: PTH100
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.part")
-        try:
-            with part.open("wb") as out:
-                if name == "npy":
-                    np.save(out, values)
-                elif name == "tiff":
-                    Image.fromarray(values).save(out, "TIFF")
-                else:
-                    entry = PngInfo()
-                    entry.add_text("scale", repr(scale))
-                    levels = np.clip(np.rint(values / scale), 0, 65535).astype(np.uint16)
-                    Image.fromarray(levels).save(out, "PNG", pnginfo=entry)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        _write_map(file, values, name, scale)
         files.append(file)
         if progress is not None:
             progress("maps", at + 1, len(result))
     return files
+
+
+def _write_map(file: Path, values: npt.NDArray[np.float32], name: str, scale: float) -> None:
+    def sentence(error: OSError) -> str:
+        return (
+            f"{file} cannot be written: {error.strerror or error}. Free space, or name another folder for the maps; those "
+            "written before it stay."
+        )
+
+    with replacing(file, DataError, sentence, make_folder=True) as part, part.open("wb") as out:
+        if name == "npy":
+            np.save(out, values)
+        elif name == "tiff":
+            Image.fromarray(values).save(out, "TIFF")
+        else:
+            entry = PngInfo()
+            entry.add_text("scale", repr(scale))
+            levels = np.clip(np.rint(values / scale), 0, 65535).astype(np.uint16)
+            Image.fromarray(levels).save(out, "PNG", pnginfo=entry)

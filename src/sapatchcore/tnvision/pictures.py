@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from sapatchcore.data.images import read_image, read_mask
-from sapatchcore.data.samples import Dataset, Sample
+from sapatchcore.data.samples import Dataset
 from sapatchcore.data.transform import prepare
 from sapatchcore.result import Result
 from sapatchcore.tnvision.config import Config
-from sapatchcore.tnvision.results import Thresholds, write_file
+from sapatchcore.tnvision.results import ADVICE, Thresholds
 from sapatchcore.verify.evaluate import Evaluation
+from sapatchcore.verify.files import write_bytes
 
 PANEL = 400  # pixels of a panel's longer side
 # Cold to hot over [0, 1]; a pixel threshold lies in the middle.
@@ -31,7 +32,7 @@ def save_training_images(config: Config, dataset: Dataset, folder: Path) -> None
     count = min(config.TRAIN.num_sample, len(dataset.train))
     for sample in random.Random(config.SEED).sample(dataset.train, count):
         seen = prepare(read_image(sample.path), config.DATASET.resize, None)
-        write_image(folder / "visualize_aug" / f"{sample.path.stem}.png", seen)
+        write_bytes(folder / "visualize_aug" / f"{sample.path.stem}.png", _png(seen), ADVICE)
 
 
 def save_pictures(
@@ -65,40 +66,32 @@ def _save(
     """folders: of all test images with and without ground truth, "" for none. rank: of the images of top_k."""
     all_folder, test_folder = folders
     for index, sample in enumerate(dataset.test):
-        if not (all_folder or test_folder or index in rank):
-            continue
-        values = result.maps[index]
-        full = picture(sample, values, thresholds.pixel, with_truth=True)
         name = f"{sample.path.parent.name}_{sample.path.stem}.png"
+        blind = [folder / test_folder / f"result_{name}"] if test_folder else []
+        full = [folder / all_folder / f"result_{name}"] if all_folder else []
         if index in rank:
-            write_image(folder / "top_k" / f"{rank[index]:03d}_{name}", full)
-        if all_folder:
-            write_image(folder / all_folder / f"result_{name}", full)
-        if test_folder:
-            blind = picture(sample, values, thresholds.pixel, with_truth=False)
-            write_image(folder / test_folder / f"result_{name}", blind)
+            full.append(folder / "top_k" / f"{rank[index]:03d}_{name}")
+        if not full and not blind:
+            continue
+        image = read_image(sample.path)
+        panels = _panels(image, result.maps[index], thresholds.pixel)
+        if full and sample.masks is not None:
+            truth = _marked(image, read_mask(sample.masks, image.shape[:2]), (0, 200, 0))
+            _write([*panels, truth], full)
+            _write(panels, blind)
+        else:  # without ground truth it is one picture
+            _write(panels, full + blind)
 
 
 def _named(folder: bool | str, default: str) -> str:
     return (default if folder else "") if isinstance(folder, bool) else folder
 
 
-def write_image(path: Path, pixels: UInt8Array) -> None:
-    """(h, w, 3) uint8 as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    write_file(path, buffer.getvalue())
+def _panels(image: UInt8Array, anomaly_map: npt.NDArray[np.float32], threshold: float | None) -> list[UInt8Array]:
+    """The image, its heat, and what lies above the threshold where there is one.
 
-
-def picture(
-    sample: Sample, anomaly_map: npt.NDArray[np.float32], threshold: float | None, *, with_truth: bool
-) -> UInt8Array:
-    """Panels side by side: the image, its heat, what lies above the threshold, and the ground truth.
-
-    anomaly_map: (h, w) as large as the image. The last two panels are left out where there is no threshold or
-    no ground truth. Returns (at most PANEL, panels · w, 3) uint8.
+    image: (h, w, 3) uint8. anomaly_map: (h, w).
     """
-    image = read_image(sample.path)
     top = 2 * threshold if threshold else float(anomaly_map.max()) or 1.0
     place = np.clip(anomaly_map / top, 0, 1)
     knots = np.linspace(0, 1, len(HEAT))
@@ -106,9 +99,22 @@ def picture(
     panels = [image, (0.5 * image + 0.5 * heat).astype(np.uint8)]
     if threshold is not None:
         panels.append(_marked(image, anomaly_map >= threshold, (255, 0, 0)))
-    if with_truth and sample.masks is not None:
-        panels.append(_marked(image, read_mask(sample.masks, image.shape[:2]), (0, 200, 0)))
-    return np.concatenate([_panel(one) for one in panels], axis=1)
+    return panels
+
+
+def _write(panels: Sequence[UInt8Array], files: Sequence[Path]) -> None:
+    """The panels side by side, each at most PANEL high and wide, as a PNG: encoded once, however many files there are."""
+    if not files:
+        return
+    content = _png(np.concatenate([_panel(one) for one in panels], axis=1))
+    for file in files:
+        write_bytes(file, content, ADVICE)
+
+
+def _png(pixels: UInt8Array) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _marked(image: UInt8Array, mask: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> UInt8Array:

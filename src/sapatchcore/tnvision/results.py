@@ -8,7 +8,6 @@ thresholds that were chosen with the test's labels say so.
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from sapatchcore.data.samples import Dataset
 from sapatchcore.tnvision.config import Config
 from sapatchcore.verify.evaluate import Evaluation
 
+# What to do where a file of the results cannot be written.
+ADVICE = "Free space, or name another folder in RESULT.savedir."
 FROM_LABELS, FROM_YAML = "the test's labels: the scores at these thresholds are optimistic", "the YAML's TEST"
 
 
@@ -71,22 +72,6 @@ def scores_of(config: Config, dataset: Dataset, evaluation: Evaluation, threshol
         }
     scores["evaluation"] = evaluation.to_dict()
     return scores
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """JSON by its standard, without NaN."""
-    write_file(path, json.dumps(values, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def log_to_wandb(config: Config, folder: Path, scores: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, Sett
 from sapatchcore.tnvision.config import Config
 from sapatchcore.tnvision.pictures import save_onnx_pictures, save_pictures, save_training_images
 from sapatchcore.tnvision.read import read_config
-from sapatchcore.tnvision.results import find_thresholds, log_to_wandb, scores_of, write_json
+from sapatchcore.tnvision.results import ADVICE, find_thresholds, log_to_wandb, scores_of
 from sapatchcore.verify.evaluate import evaluate
+from sapatchcore.verify.files import write_json
 
 RUN_LINE = {"task_type": "anomaly", "model_type": "unsupervised", "model_name": "sapatchcore"}
 OPTIONS = (*RUN_LINE, "yaml_config")
@@ -95,7 +96,7 @@ def _work(config: Config, dataset: Dataset, folder: Path) -> None:
     evaluation = evaluate(detector, dataset, progress=_Lines(config.LOG.eval_interval), beta=config.TRAIN.beta)
     thresholds = find_thresholds(config, dataset, evaluation)
     scores = scores_of(config, dataset, evaluation, thresholds)
-    write_json(folder / "best_score.json", scores)
+    write_json(folder / "best_score.json", scores, ADVICE)
     for name, value in scores.items():
         if name.startswith("eval_"):
             _log.info("%s: %s", name.removeprefix("eval_"), "undefined" if value is None else f"{value:.4f}")

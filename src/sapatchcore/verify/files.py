@@ -1,28 +1,35 @@
-"""Figures to files, whole or not at all."""
+"""Bytes, texts and JSON to files, whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from sapatchcore.errors import DataError
+from sapatchcore.replace import replacing
+
+_ADVICE = "Name another file with --output."
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name beside ``path`` and rename it. Raises DataError where that cannot be done."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}. Name another file with --output.") from None
-    finally:
-        part.unlink(missing_ok=True)
+def write_bytes(path: Path, content: bytes, advice: str = _ADVICE) -> None:
+    """Write ``content``, in a folder that is made where it is missing.
+
+    Raises DataError where that cannot be done; advice: its last sentence, what to do then.
+    """
+
+    def sentence(error: OSError) -> str:
+        return f"{path} cannot be written: {error.strerror}. {advice}"
+
+    with replacing(path, DataError, sentence, make_folder=True) as part:
+        part.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """``value`` as indented JSON; as ``write_text``."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_text(path: Path, text: str, advice: str = _ADVICE) -> None:
+    """``text`` in UTF-8; as ``write_bytes``."""
+    write_bytes(path, text.encode(), advice)
+
+
+def write_json(path: Path, value: Any, advice: str = _ADVICE) -> None:
+    """``value`` as indented JSON, by its standard: without NaN; as ``write_bytes``."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", advice)
