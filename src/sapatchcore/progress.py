@@ -22,6 +22,7 @@ _NAMES = {
     "predict": "Scoring",
     "metrics": "Metrics",
     "maps": "Maps",
+    "images": "Making images",
 }
 
 

@@ -1,0 +1,86 @@
+"""The command line's ``synth``: made data sets, to try things on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sapatchcore.progress import progress_bars
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make a data set to try things on.")
+
+Out = Annotated[Path, typer.Argument(help="The folder to make, new or empty.")]
+Side = Annotated[int | None, typer.Option(help="Pixels a side. Default: the scene's own.")]
+Train = Annotated[int | None, typer.Option(help="Good images to learn from. Default: the scene's own number.")]
+Test = Annotated[int | None, typer.Option(help="Test images of each kind. Default: the scene's own numbers.")]
+Layout = Annotated[str, typer.Option(help="mvtec (MVTec AD's folders, PNG) or cad_sd (CAD-SD's, JPEG).")]
+Seed = Annotated[int, typer.Option(help="Same seed, same images.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+
+
+@app.command()
+def screws(
+    out: Out,
+    side: Side = None,
+    train: Train = None,
+    test: Test = None,
+    layout: Layout = "mvtec",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Screws after CAD-SD: scratch, paint, a nut too many, no nut."""
+    _make("screws", out, side, train, test, layout, seed, quiet, json_output)
+
+
+@app.command()
+def kits(
+    out: Out,
+    side: Side = None,
+    train: Train = None,
+    test: Test = None,
+    layout: Layout = "mvtec",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Trays of parts: one missing, one too many, two swapped, a wrong pair."""
+    _make("kits", out, side, train, test, layout, seed, quiet, json_output)
+
+
+def _make(
+    scene: str,
+    out: Path,
+    side: int | None,
+    train: int | None,
+    test: int | None,
+    layout: str,
+    seed: int,
+    quiet: bool,
+    json_output: bool,
+) -> None:
+    from sapatchcore.synth.write import find_scene, write_dataset
+
+    counts = None if test is None else dict.fromkeys(find_scene(scene).KINDS, test)
+    with progress_bars(quiet=quiet) as progress:
+        made = write_dataset(
+            out, scene, side=side, train=train, test=counts, layout=layout, seed=seed, progress=progress
+        )
+    facts = {
+        "folder": str(made.folder),
+        "layout": made.layout,
+        "side": made.side,
+        "train": made.train,
+        "test": made.test,
+    }
+    kinds = ", ".join(f"{count} {kind}" for kind, count in made.test.items())
+    typer.echo(
+        json.dumps(facts)
+        if json_output
+        else f"{made.folder}: {made.train} good images to learn from, {sum(made.test.values())} to test ({kinds}), "
+        f"{made.side}×{made.side} pixels. Next:\n  sapatchcore evaluate {made.folder}"
+    )
