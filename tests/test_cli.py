@@ -12,18 +12,24 @@ import pytest
 from PIL import Image
 
 from sapatchcore import cli
-from sapatchcore.demo import make_images
+from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.tables import MVTEC_AD
 
 SMALL = ["--backbone", "resnet18", "--weights", "random", "--resize", "64", "--crop", "none", "--coreset-ratio", "0.05"]
+
+
+def make_screws(folder: Path, *, seed: int) -> None:
+    """24 good images to learn from; to test 8 good ones, 8 of a local defect, 8 of a wrong combination."""
+    test = dict.fromkeys(("good", "scratch", "over-coupling"), 8)
+    write_dataset(folder, "screws", side=96, train=24, test=test, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of two categories, bottle and bench, in MVTec AD's layout."""
     folder = tmp_path_factory.mktemp("root")
-    make_images(folder / "bottle", seed=1)
-    make_images(folder / "bench", seed=2)
+    make_screws(folder / "bottle", seed=1)
+    make_screws(folder / "bench", seed=2)
     return folder
 
 
@@ -61,13 +67,14 @@ def test_fit_without_weights_is_smaller_and_loads(root: Path, model: Path, tmp_p
 
 
 def test_predict_prints_one_line_an_image(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("predict", str(model), str(root / "bench/test/good"), str(root / "bench/test/twins/000.png")) == 0
+    images = [str(root / "bench/test" / name) for name in ("good", "over-coupling/000.png")]
+    assert run("predict", str(model), *images) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "score\tlocal\tcontext\tpath"
     assert len(lines) == 1 + 8 + 1
     score, local, context = (float(value) for value in lines[-1].split("\t")[:3])
     assert score**2 == pytest.approx(local**2 + context**2, rel=1e-4)
-    assert lines[-1].endswith("twins/000.png")
+    assert lines[-1].endswith("over-coupling/000.png")
 
 
 def test_predict_json_lines(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,10 +109,10 @@ def test_evaluate_prints_and_saves(root: Path, tmp_path: Path, capsys: pytest.Ca
     assert run("evaluate", str(root / "bench"), "-o", str(path), *SMALL) == 0
     text = capsys.readouterr().out
     figures = json.loads(path.read_text())
-    for name in ("Image AUROC", "scratch", "twins", "Pixel AUROC", "Pixel F1", "AUPRO"):
+    for name in ("Image AUROC", "scratch", "over-coupling", "Pixel AUROC", "Pixel F1", "AUPRO"):
         assert name in text
     assert f"{figures['image_auroc']:.4f}" in text
-    assert set(figures["per_defect_auroc"]) == {"scratch", "twins"}
+    assert set(figures["per_defect_auroc"]) == {"scratch", "over-coupling"}
     assert len(figures["scores"]) == 24
     assert figures["settings"]["resize"] == [64, 64]
 
@@ -119,10 +126,10 @@ def test_evaluate_with_a_model_gives_the_same(root: Path, model: Path, tmp_path:
 
 def test_evaluate_without_masks_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = tmp_path / "bare"
-    make_images(bare, seed=0)
+    make_screws(bare, seed=0)
     for file in (bare / "ground_truth").rglob("*.png"):
         file.unlink()
-    for folder in ("scratch", "twins", ""):
+    for folder in ("scratch", "over-coupling", ""):
         (bare / "ground_truth" / folder).rmdir()
     assert run("evaluate", str(bare), "-o", str(tmp_path / "f.json"), *SMALL) == 0
     assert "–  (no ground-truth masks)" in capsys.readouterr().out
@@ -241,14 +248,3 @@ def test_progress_is_drawn_on_a_terminal_only(
 def test_help_does_not_wait_for_pytorch() -> None:
     code = "import sys, sapatchcore.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("demo", "-o", str(tmp_path)) == 0
-    text = capsys.readouterr().out
-    assert "SA-PatchCore" in text
-    assert "PatchCore  " in text
-    assert (tmp_path / "PatchCore.safetensors").exists()
-    first = (tmp_path / "bench/test/twins/003.png").read_bytes()
-    make_images(tmp_path / "again", seed=0)
-    assert (tmp_path / "again/test/twins/003.png").read_bytes() == first  # the same bytes for the same seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import itertools
 import re
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import script
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -68,16 +68,6 @@ def test_pages_are_found() -> None:
 # ------------------------------------------------------------------------------------------------- tables
 
 
-def script(name: str) -> Any:
-    """A script of the repository as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_settings_page_is_the_codes() -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     expected = script("docs/generate_settings.py").settings_page()
@@ -91,6 +81,12 @@ def test_figures_are_the_measured_ones() -> None:
     for name in ("README.md", "README.vi.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert f"{summary.BEGIN}\n{summary.short(name)}\n{summary.END}" in text, "run: python benchmarks/summary.py"
+        assert f"{summary.DEMO_BEGIN}\n{summary.demo(name)}\n{summary.DEMO_END}" in text, (
+            "run: python benchmarks/summary.py"
+        )
+    card = summary.CARD.read_text(encoding="utf-8")
+    table = f"{summary.RECIPES_BEGIN}\n{summary.recipes()}\n{summary.RECIPES_END}"
+    assert table in card, "run: python benchmarks/summary.py"
 
 
 def test_architecture_names_every_file_and_no_other() -> None:

@@ -118,7 +118,7 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("backbone", 3, "backbone must be a timm model name. Got 3."),
+        ("backbone", 3, "backbone must be a timm model name, or 'builtin'. Got 3."),
         ("weights", None, "weights must be 'pretrained', 'random' or the path of a checkpoint file. Got None."),
         ("layers", "layer2", "layers must be two layer names. Got 'layer2'. For example layer2,layer3."),
         ("layers", ("a", "b", "c"), "layers must be two layer names. Got ('a', 'b', 'c')."),

@@ -225,12 +225,12 @@ def info(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images and the figures.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images, models and figures.")] = Path(
         "demo"
     ),
     quiet: Quiet = False,
 ) -> None:
-    """Show both models on a handful of images made on the spot."""
+    """Show both models on made images of screws: a table and a picture."""
     from sapatchcore.demo import run_demo
 
     with progress_bars(quiet=quiet) as progress:

@@ -1,87 +1,187 @@
-"""A first run on a handful of images made on the spot: a blue square and a red disc on a grey bench.
+"""A first run: made screws, both models with the package's own network, a table and a picture. No download.
 
-Test images: good ones; *scratch*, a dark line across a part (local); *twins*, two squares or two discs (co-occurrence:
-each part is known, their combination is not). The network has random weights, since this package ships none yet: the
-demo shows the path from a folder to a table, and its figures say nothing about the method.
+The screws are drawn (``synth/screws.py``) and the network has seen made images only, so the figures show what the two
+models do differently; they are no promise for photographs. Nothing in the folder that the demo did not make is touched.
 """
 
 from __future__ import annotations
 
+import io
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+import torch
+from PIL import Image
 
-from sapatchcore.data.folders import open_dataset
+from sapatchcore.data.folders import Dataset, open_dataset
+from sapatchcore.data.images import is_image, read_image, read_mask
 from sapatchcore.detector import Progress, SAPatchCore
-from sapatchcore.verify.evaluate import evaluate
+from sapatchcore.embed.device import choose_device
+from sapatchcore.errors import DataError
+from sapatchcore.result import Result
+from sapatchcore.show.gallery import Row, gallery
+from sapatchcore.synth.screws import KINDS
+from sapatchcore.synth.write import write_dataset
+from sapatchcore.verify.evaluate import evaluate_result
+from sapatchcore.verify.files import write_bytes, write_text
 from sapatchcore.verify.tables import MODELS
 
-SIDE = 160
-COUNTS = {"train/good": 24, "test/good": 8, "test/scratch": 8, "test/twins": 8}
+TRAIN, TEST, SIDE = 80, 20, 350
+RESIZE = 256
+IMAGES, TABLE, PICTURE = "screws", "demo.md", "demo.png"
+HEADS = ("image", "ground truth", "anomaly map", "local part", "context part")
+
+_ADVICE = "Free space, or name another folder with --output."
 
 
-def run_demo(folder: Path, progress: Progress | None = None) -> str:
-    """Make the images in ``folder``, fit and score both models, and return what to print."""
-    category = make_images(folder / "bench", seed=0)
-    dataset = open_dataset(category)
-    lines = [f"{'':14}{'image AUROC':>12}{'scratch':>10}{'twins':>10}{'pixel AUROC':>13}{'ms an image':>13}"]
-    for attention, name in MODELS.items():
-        detector = SAPatchCore(backbone="resnet18", weights="random", resize=SIDE, crop=None, attention=attention)
+def run_demo(
+    folder: Path, progress: Progress | None = None, *, train: int = TRAIN, test: int = TEST, side: int = SIDE
+) -> str:
+    """Make the images in ``folder``, fit and score both models, write all of it there, and return what to print.
+
+    train: good images to learn from. test: images of each kind. side: pixels, those of all images. progress: as of
+    ``fit`` and ``predict``, before them "images", after them "metrics". In a folder of an earlier demo its images are
+    used again and its other files replaced.
+
+    Raises DataError or ModelFileError where ``folder`` holds other files under these names or cannot be written;
+    SettingsError where a number is too small.
+    """
+    models = {attention: folder / f"{MODELS[attention]}.safetensors" for attention in ("none", "self")}
+    try:
+        images = _make_images(folder, [*models.values(), folder / TABLE, folder / PICTURE], train, test, side, progress)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be used: {error.strerror or error}. {_ADVICE}") from None
+    dataset = open_dataset(images, "mvtec")
+    columns = []
+    for attention, path in models.items():
+        detector = SAPatchCore(backbone="builtin", attention=attention, resize=RESIZE, crop=None)
         detector.fit([sample.path for sample in dataset.train], progress)
-        start = time.perf_counter()
-        detector.predict([sample.path for sample in dataset.test])
-        milliseconds = (time.perf_counter() - start) * 1e3 / len(dataset.test)
-        found = evaluate(detector, dataset, progress)
-        defects = "".join(f"{found.per_defect_auroc[kind]:10.3f}" for kind in ("scratch", "twins"))
-        lines.append(f"{name:14}{found.image_auroc:12.3f}{defects}{found.pixel.auroc:13.3f}{milliseconds:13.1f}")
-        detector.save(folder / f"{name}.safetensors")
+        result, milliseconds = _timed_predict(detector, dataset, progress)
+        columns.append(_figures(result, dataset, milliseconds, progress))
+        detector.save(path)
+    names = [MODELS[attention] for attention in models]
+    write_bytes(folder / PICTURE, _picture(result, dataset), _ADVICE)  # of the last model, SA-PatchCore
+    write_text(folder / TABLE, _markdown(names, columns, train, test, side), _ADVICE)
     return "\n".join(
         [
-            *lines,
+            *_text(names, columns),
             "",
-            "Random weights: a check that all parts work, not a result.",
-            f"Images are in {category}, model files in {folder}. Next, with your own images:",
-            "  sapatchcore fit FOLDER_OF_GOOD_IMAGES -o model.safetensors --weights FILE",
-            "  sapatchcore predict model.safetensors IMAGES",
+            f"Images       {images}",
+            *(f"{'Model files' if not place else '':12} {path}" for place, path in enumerate(models.values())),
+            f"This table   {folder / TABLE}",
+            f"Picture      {folder / PICTURE} (SA-PatchCore, the first test image of each kind)",
+            "",
+            "Next, with your own images:",
+            "  sapatchcore fit FOLDER_OF_GOOD_IMAGES -o model.safetensors --backbone builtin",
+            "  sapatchcore predict model.safetensors IMAGES --maps maps",
         ]
     )
 
 
-def make_images(folder: Path, *, seed: int) -> Path:
-    """Write the demo's images in MVTec AD's layout, with masks; the same bytes for the same seed."""
-    random = np.random.default_rng(seed)
-    for part, count in COUNTS.items():
-        kind = part.split("/")[1]
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        if kind != "good":
-            (folder / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            image, mask = _scene(kind, random)
-            Image.fromarray(image).save(folder / part / f"{number:03}.png")
-            if kind != "good":
-                Image.fromarray(mask).save(folder / "ground_truth" / kind / f"{number:03}_mask.png")
-    return folder
+def _make_images(
+    folder: Path, outputs: list[Path], train: int, test: int, side: int, progress: Progress | None
+) -> Path:
+    """The data set's folder: an earlier demo's where its images are the same, else a new one.
 
-
-def _scene(kind: str, random: np.random.Generator) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """(SIDE, SIDE, 3) image and (SIDE, SIDE) mask, 255 where defective."""
-    image, mask = Image.new("RGB", (SIDE, SIDE), (168, 166, 160)), Image.new("L", (SIDE, SIDE))
-    pen, truth = ImageDraw.Draw(image), ImageDraw.Draw(mask)
-    parts = ["square", "disc"] if kind != "twins" else [str(random.choice(("square", "disc")))] * 2
-    for place, part in enumerate(parts):
-        x, y = (0.3 + 0.4 * place) * SIDE + random.integers(-8, 9), 0.5 * SIDE + random.integers(-20, 21)
-        box = (x - 20, y - 20, x + 20, y + 20)
-        (pen.rectangle if part == "square" else pen.ellipse)(
-            box, fill=(52, 88, 156) if part == "square" else (176, 58, 48)
+    Raises DataError where files lie there that are not surely the demo's own, so that none is ever lost or learned from.
+    """
+    images = folder / IMAGES
+    present = {path.relative_to(images).as_posix() for path in images.rglob("*") if is_image(path)}
+    if not present:
+        if taken := [path for path in outputs if path.exists()]:
+            raise DataError(
+                f"{taken[0]} exists, and {images} does not hold the demo's images: it may be yours. Name another folder "
+                "with --output."
+            )
+        write_dataset(images, "screws", side=side, train=train, test=dict.fromkeys(KINDS, test), progress=progress)
+        return images
+    # One image of each kind is made again: a folder of the same names may come from another version or another side.
+    with tempfile.TemporaryDirectory() as name:
+        again = Path(name) / IMAGES
+        write_dataset(again, "screws", side=side, train=1, test=dict.fromkeys(KINDS, 1))
+        firsts = {path.relative_to(again).as_posix(): path.read_bytes() for path in again.rglob("*") if is_image(path)}
+    expected = {
+        first.replace("000", f"{number:03}")
+        for first in firsts
+        for number in range(train if first.startswith("train") else test)
+    }
+    if present != expected or any((images / first).read_bytes() != content for first, content in firsts.items()):
+        raise DataError(
+            f"{images} holds other images than this demo makes. Remove {folder} if an earlier version made it, or name another "
+            "folder with --output."
         )
-        if kind == "scratch" and place == 0:
-            line = [(x - 16, y + random.integers(-10, 11)), (x + 16, y + random.integers(-10, 11))]
-            pen.line(line, fill=(20, 20, 20), width=3)
-            truth.line(line, fill=255, width=3)
-        if kind == "twins" and (place == 1) == (part == "square"):  # the part that stands where the other kind belongs
-            truth.rectangle(box, fill=255)
-    noisy = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), np.float32) + random.normal(0, 4, (SIDE, SIDE, 3))
-    return np.clip(noisy, 0, 255).astype(np.uint8), np.asarray(mask)
+    return images
+
+
+def _timed_predict(detector: SAPatchCore, dataset: Dataset, progress: Progress | None) -> tuple[Result, float]:
+    """The test images' result, and milliseconds an image, decoding included, after one batch that warms up."""
+    paths = [sample.path for sample in dataset.test]
+    detector.predict(paths[: detector.settings.batch_size])
+    start = time.perf_counter()
+    result = detector.predict(paths, progress)
+    return result, (time.perf_counter() - start) * 1e3 / len(paths)
+
+
+def _figures(result: Result, dataset: Dataset, milliseconds: float, progress: Progress | None) -> dict[str, str]:
+    """The table's rows for one model, as printed."""
+    found = evaluate_result(result, dataset, progress)
+    return {
+        "Image AUROC": f"{found.image_auroc:.3f}",
+        **{f"- {kind}": f"{found.per_defect_auroc[kind]:.3f}" for kind in KINDS if kind in found.per_defect_auroc},
+        "Pixel AUROC": f"{found.pixel.auroc:.3f}",
+        "Pixel F1": f"{found.pixel.f1:.3f}",
+        "Milliseconds an image": f"{milliseconds:.1f}",
+    }
+
+
+def _text(names: list[str], columns: list[dict[str, str]]) -> list[str]:
+    rows = [("", names), *((row, [column[row] for column in columns]) for row in columns[0])]
+    return [f"{row:22}" + "".join(f"{cell:>14}" for cell in cells) for row, cells in rows]
+
+
+def _markdown(names: list[str], columns: list[dict[str, str]], train: int, test: int, side: int) -> str:
+    device = choose_device("auto").type
+    threads = torch.get_num_threads()
+    where = f"CPU, {threads} thread{'s' * (threads > 1)}" if device == "cpu" else device.upper()
+    return "\n".join(
+        [
+            f"| | {' | '.join(names)} |",
+            f"|---|{'---:|' * len(names)}",
+            *(f"| {row} | {' | '.join(column[row] for column in columns)} |" for row in columns[0]),
+            "",
+            f"Made screws of {side}×{side} pixels, resized to {RESIZE}×{RESIZE}: {train} good ones to learn from, {test} of each "
+            f"kind to test. Backbone `builtin`, {where}; the time includes reading the files.",
+            "",
+        ]
+    )
+
+
+def _picture(result: Result, dataset: Dataset) -> bytes:
+    """The first test image of each kind with its maps, as a PNG. Chosen by place, never by how it turned out."""
+    labels = [sample.label for sample in dataset.test]
+    places = [labels.index(kind) for kind in KINDS]
+    rows = [
+        Row(
+            name=labels[i],
+            lines=(
+                f"score {result.scores[i]:.3g}",
+                f"local {result.local_scores[i]:.3g}",
+                f"context {result.context_scores[i]:.3g}",
+            ),
+            image=read_image(dataset.test[i].path),
+            truth=read_mask(dataset.test[i].masks or (), result.sizes[i]),
+            maps=(result.maps[i], result.local_maps[i], result.context_maps[i]),
+        )
+        for i in places
+    ]
+    # From what a good image shows everywhere: against 0 all of a map is bright.
+    scales = [
+        (float(np.median(rows[0].maps[i])), max(float(np.max(row.maps[i])) for row in rows))
+        for i in range(len(HEADS) - 2)
+    ]
+    note = "each column on one scale: from the good image's median to the largest value"
+    file = io.BytesIO()
+    Image.fromarray(gallery(rows, HEADS, scales, note)).save(file, "PNG", optimize=True)
+    return file.getvalue()

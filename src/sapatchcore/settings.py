@@ -60,8 +60,8 @@ class Settings(BaseModel):
 
     backbone: str = _option(
         "wide_resnet50_2.tv_in1k",
-        "Network that gives the features: any timm model name.",
-        "a timm model name",
+        "Network that gives the features: any timm model name, or 'builtin', the small one that comes with the package.",
+        "a timm model name, or 'builtin'",
     )
     weights: str = _option(
         "pretrained",

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch.fx.experimental.optimization import fuse
 
 from sapatchcore.data.transform import IMAGENET_MEAN, IMAGENET_STD, normalise
+from sapatchcore.embed.builtin import BUILTIN, NETWORK, builtin_weights, check_builtin
 from sapatchcore.embed.hub import pretrained_file
 from sapatchcore.embed.weights import Weights, in_timm_names, read_checkpoint
 from sapatchcore.errors import SettingsError, WeightsError, did_you_mean
@@ -45,7 +46,7 @@ class Backbone:
         """Build the network.
 
         Args:
-            name: any timm model name.
+            name: any timm model name, or "builtin".
             weights: "pretrained", "random", or a checkpoint's path; not looked at where ``given`` has the tensors.
             layers: two names of timm's ``feature_info``; see :func:`resolve_layers`.
             input_size: (h, w) of the images that will come; transformers are built for it.
@@ -55,6 +56,10 @@ class Backbone:
         Raises:
             SettingsError: an unknown model or layer. WeightsError: the weights cannot be had, or do not fit.
         """
+        if name == BUILTIN:
+            check_builtin(None if given is not None else weights, layers)
+            given = builtin_weights(layers) if given is None and weights == PRETRAINED else given
+            name = NETWORK
         options = _size_options(name, input_size)
         info = _feature_info(name, options)
         indices = resolve_layers(name, layers, info)

@@ -57,7 +57,7 @@ def pretrained_file(name: str) -> Path:
     raise WeightsError(
         f"The pretrained weights of {name} cannot be had: tried {', '.join(tried)}. Ways out: --weights FILE with a "
         "checkpoint (.pth or .safetensors, torchvision's or timm's); a hub cache filled on a machine with internet; or "
-        "--backbone builtin, where this package carries it."
+        "--backbone builtin, the small network that comes with this package."
     )
 
 

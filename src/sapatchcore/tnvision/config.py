@@ -69,7 +69,9 @@ class DataloaderKeys(Section):
 class ModelKeys(Section):
     """The network and the memory bank."""
 
-    backbone: Annotated[str, Field(min_length=1)] = _key("wide_resnet50_2.tv_in1k", "a timm model name", "The network.")
+    backbone: Annotated[str, Field(min_length=1)] = _key(
+        "wide_resnet50_2.tv_in1k", "a timm model name, or builtin", "The network."
+    )
     pre_trained: StrictBool | Annotated[str, Field(min_length=1)] = _key(
         True, "true, false or the path of a checkpoint file", "Pretrained, random or a checkpoint's weights."
     )

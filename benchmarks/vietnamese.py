@@ -1,0 +1,61 @@
+"""The Vietnamese of what summary.py writes into README.vi.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NAMES = {
+    "coreset of 250,000 patches, 1 %": "coreset của 250.000 patch, 1 %",
+    "the same, 10 %": "như trên, 10 %",
+    "self-attention, one image": "self-attention, một ảnh",
+    "fit of 320 images, whole": "toàn bộ fit với 320 ảnh",
+    "predict, bank of 2,508": "predict, ngân hàng 2.508",
+    "predict, bank of 25,088": "predict, ngân hàng 25.088",
+    "predict in bfloat16": "predict ở bfloat16",
+    "memory of fit": "bộ nhớ của fit",
+    "all metrics of 160 images at 320×320": "mọi chỉ số của 160 ảnh 320×320",
+}
+
+DEMO = {
+    "Image AUROC": "AUROC ảnh",
+    "Pixel AUROC": "AUROC điểm ảnh",
+    "Pixel F1": "F1 điểm ảnh",
+    "Milliseconds an image": "Mili giây mỗi ảnh",
+    "Made screws of ": "Ốc vít được vẽ, ",
+    " pixels, resized to ": " điểm ảnh, đổi kích thước thành ",
+    " good ones to learn from, ": " ảnh tốt để học, ",
+    " of each kind to test.": " ảnh mỗi loại để kiểm tra.",
+    "thread;": "luồng;",
+    "threads;": "luồng;",
+    "the time includes reading the files": "thời gian gồm cả việc đọc tệp",
+    "- scratch": "- vết xước",
+    "- paint": "- vết sơn",
+    "- over-coupling": "- thừa đai ốc",
+    "- lacking": "- thiếu đai ốc",
+}
+
+PHRASES = (
+    ("faster than the plain loop", "nhanh hơn vòng lặp thường"),
+    ("isotropic noise, the worst case", "nhiễu đẳng hướng, trường hợp xấu nhất"),
+    ("covering radius", "bán kính phủ"),
+    ("the plain loop's", "của vòng lặp thường"),
+    ("the time of 1 %", "thời gian của 1 %"),
+    ("noise:", "nhiễu:"),
+    ("faster than the authors' form", "nhanh hơn cách của các tác giả"),
+    ("of the bare network's time", "thời gian của riêng mạng"),
+    ("the bare network over the same images", "riêng mạng trên cùng số ảnh"),
+    ("the bare network, batch 8", "riêng mạng, lô 8 ảnh"),
+    ("the time of float32, batch 8; image AUROC of screw", "thời gian của float32, lô 8 ảnh; AUROC ảnh của screw"),
+    ("against", "so với"),
+    ("random weights", "trọng số ngẫu nhiên"),
+    ("grows by", "tăng"),
+    ("MB an image from 320 to 2,000 images", "MB mỗi ảnh khi đi từ 320 đến 2.000 ảnh"),
+    ("s, maps included", "s, kể cả bản đồ"),
+)
+
+
+def translated(text: str, phrases: Iterable[tuple[str, str]]) -> str:
+    """``text`` with every phrase replaced."""
+    for english, vietnamese in phrases:
+        text = text.replace(english, vietnamese)
+    return text
