@@ -14,6 +14,8 @@ NAMES = {
     "predict in bfloat16": "predict ở bfloat16",
     "memory of fit": "bộ nhớ của fit",
     "all metrics of 160 images at 320×320": "mọi chỉ số của 160 ảnh 320×320",
+    "predict with the built-in backbone": "predict với mạng nằm trong gói",
+    "made screws of 700×700, on disk": "ốc vít được vẽ 700×700, ghi ra đĩa",
 }
 
 DEMO = {
@@ -50,6 +52,9 @@ PHRASES = (
     ("random weights", "trọng số ngẫu nhiên"),
     ("grows by", "tăng"),
     ("MB an image from 320 to 2,000 images", "MB mỗi ảnh khi đi từ 320 đến 2.000 ảnh"),
+    ("faster than with Wide ResNet-50-2, batch 8", "nhanh hơn so với Wide ResNet-50-2, lô 8 ảnh"),
+    ("images a second on one core as PNG", "ảnh mỗi giây trên một nhân ở dạng PNG"),
+    ("as JPEG", "ở dạng JPEG"),
     ("s, maps included", "s, kể cả bản đồ"),
 )
 

@@ -405,6 +405,8 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"weights": "checkpoint"}, "weights", "bank's numbers"),
     ({"layers": ("layer1", "layer3")}, "layers", "layers"),
     ({"attention": "none"}, "attention", "scores"),
+    ({"temperature": 0.01}, "temperature", "scores"),
+    ({"context_weight": 2}, "context_weight", "scores"),
     ({"resize": 72}, "resize", "scores"),
     ({"crop": 48}, "crop", "grid"),
     ({"coreset_ratio": 0.2}, "coreset_ratio", "bank"),

@@ -223,7 +223,9 @@ class SAPatchCore:
             with torch.inference_mode():
                 pixels = torch.from_numpy(batch.pixels)
                 layer2, layer3 = backbone.features(pixels)  # step 2: two layers of the frozen network
-                patches = to_patches(layer2, layer3, settings.attention)  # steps 3 to 5: pooled, mixed, paired
+                patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
+                    layer2, layer3, settings.attention, settings.temperature, settings.context_weight
+                )
             require_numbers(patches, batch.names, settings.precision)
             yield batch, patches  # outside: the mode must not reach the caller
 

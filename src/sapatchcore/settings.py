@@ -81,6 +81,19 @@ class Settings(BaseModel):
         "Self-attention over layer 3 ('self', SA-PatchCore) or average pooling ('none', PatchCore).",
         "'self' or 'none'",
     )
+    temperature: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = _option(
+        1.0,
+        "Beyond the paper: the attention's products are divided by it. Below 1 it is sharper, towards the channel's maximum; "
+        "above, flatter, towards its mean.",
+        "above 0, up to 1000000",
+        "Use 1 for the paper's.",
+    )
+    context_weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = _option(
+        1.0,
+        "Beyond the paper: layer 3's part of every patch is multiplied by it, so that it weighs more or less in a distance.",
+        "above 0, up to 1000000",
+        "Use 1 for the paper's.",
+    )
     resize: Size = _option(
         (256, 256),
         "Size to which every image is resized (Lanczos), both sides: one number, or HEIGHTxWIDTH.",

@@ -70,6 +70,8 @@ def test_one_file_for_any_number_of_images(fitted: SAPatchCore, exported: Path, 
     ("options", "opset"),
     [
         ({"attention": "none"}, 18),
+        ({"temperature": 0.25, "context_weight": 0.5}, 18),
+        ({"backbone": "builtin", "weights": "pretrained"}, 18),
         ({"image_score": "reweighted", "neighbors": 3}, 18),
         ({"attention": "none", "image_score": "reweighted"}, 17),
         ({"resize": (80, 96), "crop": (64, 80)}, 20),

@@ -55,6 +55,25 @@ def test_zeros_beyond_the_border_count() -> None:
     torch.testing.assert_close(found.context, torch.ones(1, 4, 1))
 
 
+@pytest.mark.parametrize("temperature", [0.25, 9.0])
+def test_temperature_divides_the_products(temperature: float) -> None:
+    layer2, layer3 = _maps(1, (10, 12), (5, 6))
+    found = to_patches(layer2, layer3, "self", temperature).context[0]
+    values = torch.nn.functional.max_pool2d(layer3.float(), 3, 1, 1)[0].flatten(1)
+    for channel, row in enumerate(values):
+        for place, x in enumerate(row):
+            weights = torch.softmax(x * row / temperature, 0)
+            torch.testing.assert_close(found[place, channel], (weights * row).sum(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["self", "none"])
+def test_context_weight_multiplies_the_context_alone(attention: str) -> None:
+    layers = _maps(2, (8, 8), (4, 4))
+    one, other = (to_patches(*layers, attention, 1.0, weight) for weight in (1.0, 4.0))
+    assert torch.equal(one.local, other.local)
+    assert torch.equal(one.context * 4, other.context)
+
+
 def test_layer_3_is_averaged_without_attention() -> None:
     found = to_patches(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2), "none")
     torch.testing.assert_close(found.context, torch.full((1, 4, 1), 4 / 9))

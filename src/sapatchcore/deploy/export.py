@@ -116,13 +116,15 @@ def _made_images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _patches(plain: SAPatchCore, pixels: npt.NDArray[np.uint8]) -> Patches:
-    return to_patches(*plain._ready().features(torch.from_numpy(pixels)), plain.settings.attention)
+    settings = plain.settings
+    layers = plain._ready().features(torch.from_numpy(pixels))
+    return to_patches(*layers, settings.attention, settings.temperature, settings.context_weight)
 
 
 def _program(plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8], opset: int) -> Any:
     settings = plain.settings
     neighbors = settings.neighbors if settings.image_score == "reweighted" else None
-    graph = Graph(plain._ready().features, plain._fitted(), patches.cell, settings.attention, neighbors)
+    graph = Graph(plain._ready().features, plain._fitted(), patches.cell, settings, neighbors)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

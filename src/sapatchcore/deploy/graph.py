@@ -14,6 +14,7 @@ from einops import rearrange
 
 from sapatchcore.memory.bank import Bank
 from sapatchcore.score.image_score import largest
+from sapatchcore.settings import Settings
 
 OUTPUTS = (
     *("score", "local_score", "context_score"),
@@ -29,11 +30,12 @@ class Graph(torch.nn.Module):
     """images (n, h, w, 3) uint8 → the tensors named by ``OUTPUTS``: three (n,), four (n, gh, gw)."""
 
     def __init__(
-        self, features: Features, bank: Bank, cell: torch.Tensor, attention: str, neighbors: int | None
+        self, features: Features, bank: Bank, cell: torch.Tensor, settings: Settings, neighbors: int | None
     ) -> None:
         """features: as of Backbone. cell: (p,) as of Patches. neighbors: of the reweighted image score; None for "max"."""
         super().__init__()
-        self._features, self._grid, self._attention = features, bank.grid, attention
+        self._features, self._grid, self._attention = features, bank.grid, settings.attention
+        self._sharpen, self._weight = settings.temperature**-0.5, settings.context_weight
         self._neighbors = None if neighbors is None else min(neighbors, len(bank.rows))
         mean = bank.rows.mean(0)
         self.register_buffer("rows", bank.rows)
@@ -49,11 +51,12 @@ class Graph(torch.nn.Module):
         layer2, layer3 = self._features(images)  # steps 1 and 2
         local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)  # step 3
         if self._attention == "self":  # step 4
-            context = plain_attention(F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1))
+            pooled = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
+            context = plain_attention(pooled * self._sharpen) / self._sharpen
         else:
             context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
         local = rearrange(local, "n c h w -> n (h w) c")
-        context = rearrange(context, "n c h w -> n (h w) c")[:, self.cell]
+        context = rearrange(context * self._weight, "n c h w -> n (h w) c")[:, self.cell]
         patches = torch.cat((local, context), dim=2)  # step 5: (n, p, d)
 
         step = max(1, _PRODUCT // len(self.rows))

@@ -41,24 +41,33 @@ class Patches:
         return [Patches(local, context, self.cell, self.grid) for local, context in parts]
 
 
-def to_patches(layer2: torch.Tensor, layer3: torch.Tensor, attention: str) -> Patches:
+def to_patches(
+    layer2: torch.Tensor,
+    layer3: torch.Tensor,
+    attention: str,
+    temperature: float = 1.0,
+    context_weight: float = 1.0,
+) -> Patches:
     """Pool, mix and pair two feature maps.
 
     Args:
         layer2: (n, c2, h2, w2), any floating point dtype.
         layer3: (n, c3, h3, w3), at most as fine as ``layer2``.
         attention: "self" (max pooling, then self-attention: SA-PatchCore) or "none" (average pooling: PatchCore).
+        temperature: divides the attention's products. context_weight: multiplies the context. Both are 1 in the paper.
     """
     layer2, layer3 = layer2.float(), layer3.float()
     local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)
     if attention == "self":
-        context = self_attention(F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1))
+        # (x/√t)·(x/√t) = x·x/t, and the values come back by √t.
+        context = self_attention(F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1) / temperature**0.5)
+        context = context * temperature**0.5
     else:
         context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
     grid = (layer2.shape[2], layer2.shape[3])
     return Patches(
         rearrange(local, "n c h w -> n (h w) c").contiguous(),
-        rearrange(context, "n c h w -> n (h w) c").contiguous(),
+        rearrange(context * context_weight, "n c h w -> n (h w) c").contiguous(),
         covering_cell(grid, (layer3.shape[2], layer3.shape[3])).to(local.device),
         grid,
     )
