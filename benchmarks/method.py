@@ -174,7 +174,8 @@ def image_scores(
     channels: tuple[int, int], learned: Sequence[Maps], asked: Sequence[Maps], settings: Settings
 ) -> Scores:
     """(n,) the largest patch score of each image of ``asked``, with a bank of ``learned``: steps 3 to 8."""
-    kept = [to_patches(*maps, settings.attention) for maps in learned]
+    mixing = (settings.attention, settings.temperature, settings.context_weight)
+    kept = [to_patches(*maps, *mixing) for maps in learned]
     cell, grid, device = kept[0].cell, kept[0].grid, kept[0].local.device
     projection = Projection(*channels, settings.projection, settings.seed, device)
     x = torch.cat([projection(patches) for patches in kept])
@@ -184,7 +185,7 @@ def image_scores(
     local, context = torch.cat([one.local for one in kept]), torch.cat([one.context for one in kept])
     rows = torch.cat((local[images, cells], context[images, cell.cpu()[cells]]), dim=1)
     bank = Bank(rows, images, cells, (), grid)
-    compared = [bank.compare(to_patches(*maps, settings.attention)) for maps in asked]
+    compared = [bank.compare(to_patches(*maps, *mixing)) for maps in asked]
     scores: Scores = torch.cat([distances.whole.amax(1) for distances in compared]).cpu().numpy()
     return scores
 

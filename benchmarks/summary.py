@@ -181,7 +181,7 @@ def demo(file: str) -> str:
 
 def recipes() -> str:
     """The table of recipes for the built-in backbone's page."""
-    head, rows = recipes_summary.recipe_rows(json.loads((RESULTS / "recipes.json").read_text(encoding="utf-8")))
+    head, rows = recipes_summary.recipe_rows(load("recipes"))
     return "\n".join(_table(head, rows))
 
 

@@ -31,8 +31,9 @@ def test_scores_are_the_detectors(images: Callable[..., UInt8], good: UInt8, sma
         return network(settings)
 
     method.network = counted
+    beyond = {"coreset_ratio": 0.05, "temperature": 0.5, "context_weight": 2.0}
     options = [
-        {**small, "backbone": backbone, "weights": weights, "attention": attention, "seed": seed, "coreset_ratio": 0.05}
+        {**small, "backbone": backbone, "weights": weights, "attention": attention, "seed": seed, **beyond}
         for backbone, weights in (("builtin", "pretrained"), ("resnet18", "random"))
         for seed in (0, 3)
         for attention in ("none", "self")

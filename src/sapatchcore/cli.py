@@ -14,12 +14,12 @@ from sapatchcore.errors import SAPatchCoreError, SettingsError
 from sapatchcore.options import with_settings
 from sapatchcore.progress import progress_bars
 from sapatchcore.settings import settings_from
-from sapatchcore.synth_cli import app as synth_app
+from sapatchcore.synth_cli import synth
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
 )
-app.add_typer(synth_app, name="synth")
+app.command(no_args_is_help=True)(synth)
 
 Layout = Annotated[str, typer.Option(help="The data set's layout: auto, mvtec, loco, cad_sd, visa, btad or plain.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]

@@ -10,8 +10,13 @@ import typer
 
 from sapatchcore.progress import progress_bars
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make a data set to try things on.")
-
+Scene = Annotated[
+    str,
+    typer.Argument(
+        help="screws (after CAD-SD: scratch, paint, a nut too many, no nut) or kits (trays of parts: one missing, one too many, "
+        "two swapped, a wrong pair)."
+    ),
+]
 Out = Annotated[Path, typer.Argument(help="The folder to make, new or empty.")]
 Side = Annotated[int | None, typer.Option(help="Pixels a side. Default: the scene's own.")]
 Train = Annotated[int | None, typer.Option(help="Good images to learn from. Default: the scene's own number.")]
@@ -22,8 +27,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 
 
-@app.command()
-def screws(
+def synth(
+    scene: Scene,
     out: Out,
     side: Side = None,
     train: Train = None,
@@ -33,36 +38,7 @@ def screws(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Screws after CAD-SD: scratch, paint, a nut too many, no nut."""
-    _make("screws", out, side, train, test, layout, seed, quiet, json_output)
-
-
-@app.command()
-def kits(
-    out: Out,
-    side: Side = None,
-    train: Train = None,
-    test: Test = None,
-    layout: Layout = "mvtec",
-    seed: Seed = 0,
-    quiet: Quiet = False,
-    json_output: Json = False,
-) -> None:
-    """Trays of parts: one missing, one too many, two swapped, a wrong pair."""
-    _make("kits", out, side, train, test, layout, seed, quiet, json_output)
-
-
-def _make(
-    scene: str,
-    out: Path,
-    side: int | None,
-    train: int | None,
-    test: int | None,
-    layout: str,
-    seed: int,
-    quiet: bool,
-    json_output: bool,
-) -> None:
+    """Make a data set to try things on."""
     from sapatchcore.synth.write import find_scene, write_dataset
 
     counts = None if test is None else dict.fromkeys(find_scene(scene).KINDS, test)

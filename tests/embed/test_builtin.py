@@ -78,9 +78,11 @@ def test_model_file_is_loaded_again(inside: bool, good: npt.NDArray[np.uint8], t
 def test_model_file_needs_no_file_of_the_package(
     good: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector().fit(good).save(tmp_path / "model.safetensors")
+    fitted = detector().fit(good)
+    fitted.save(tmp_path / "model.safetensors")
+    expected = fitted.predict(good[:1]).scores
     monkeypatch.setattr(builtin, "files", lambda _: tmp_path / "nowhere")
-    SAPatchCore.load(tmp_path / "model.safetensors").predict(good[:1])
+    assert np.array_equal(SAPatchCore.load(tmp_path / "model.safetensors").predict(good[:1]).scores, expected)
 
 
 @pytest.mark.parametrize(

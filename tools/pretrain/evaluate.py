@@ -8,7 +8,6 @@ A network is ``random:NAME`` or a file that train.py or publish.py wrote.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import greedy_coreset
 from sapatchcore.memory.projection import Projection
+from sapatchcore.verify.files import write_json
 from sapatchcore.verify.metrics import auroc
 
 Maps = tuple[torch.Tensor, torch.Tensor]
@@ -51,7 +51,7 @@ def main() -> None:
         for attention in ("self", "none"):
             print(f"{text[-22:]:22} {attention:5}", *(f"{found[name][attention]:11.3f}" for name in sets), flush=True)
         if given.output:
-            given.output.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            write_json(given.output, table)
 
 
 def network(text: str, seed: int) -> Backbone:

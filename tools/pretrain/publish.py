@@ -21,7 +21,9 @@ import torch
 from camera import photograph
 from safetensors import safe_open
 from safetensors.torch import load_file, save
-from train import MEAN, STD
+
+from sapatchcore.data.transform import IMAGENET_MEAN, IMAGENET_STD
+from sapatchcore.verify.files import write_bytes
 
 Weights = dict[str, torch.Tensor]
 
@@ -45,7 +47,7 @@ def main() -> None:
         for name, value in weights.items()
     }
     content = save(tensors, {"network": network})
-    given.output.write_bytes(content)
+    write_bytes(given.output, content)
     print(f"{given.output.name}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 
 
@@ -59,7 +61,7 @@ def measured(name: str, weights: Weights) -> list[torch.Tensor]:
     random = torch.Generator()
     random.manual_seed(4_242)
     images = photograph(scenes.draw(pool, 64, 224, random, leaves=4, defective=0.0).images, random)
-    maps = network((images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])
+    maps = network((images - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None])
     return [found.transpose(0, 1).flatten(1).std(1) for found in maps]
 
 

@@ -27,7 +27,10 @@ from recipes import RECIPES, Recipe
 from safetensors.torch import save_file
 from torch import nn
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the detector normalises a ResNet's input with
+from sapatchcore.data.transform import IMAGENET_MEAN, IMAGENET_STD
+from sapatchcore.errors import DataError
+from sapatchcore.replace import replacing
+
 AVERAGE = 0.998  # of the weights, a step
 
 
@@ -71,8 +74,8 @@ def train(recipe: Recipe, given: argparse.Namespace) -> None:
         step = stored["step"]
     pool = _pool(recipe, given).to(device)
     began, saved, first = time.monotonic(), time.monotonic(), step
-    mean = torch.tensor(MEAN, device=device)[:, None, None]
-    std = torch.tensor(STD, device=device)[:, None, None]
+    mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=device)[:, None, None]
     shown: dict[str, float] = {}
     while step < steps:
         random = torch.Generator(device)
@@ -148,9 +151,8 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 
 def _replace(path: Path, content: object) -> None:
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    part.replace(path)
+    with replacing(path, DataError, lambda error: f"{path} cannot be written: {error.strerror}.") as part:
+        torch.save(content, part)
 
 
 if __name__ == "__main__":

@@ -258,6 +258,3 @@ def _around(one: Compartment, layout: Layout, side: int) -> tuple[slice, slice]:
 def _inside(a: Float, b: Float, one: Compartment, smaller: float) -> Float:
     """Distance to a compartment's outline, negative inside; a, b: from its centre; smaller: moves the outline inwards."""
     return box(a, b, smaller - one.half_width, one.half_width - smaller, one.half_height - smaller, _ROUND)
-
-
-__all__ = ["COMPARTMENTS", "KINDS", "SIDE", "TEST", "TRAIN", "draw", "lay_out", "place", "render"]

@@ -238,6 +238,3 @@ def _lit(colour: Colour, slope_u: Float, slope_v: Float, azimuth: float, *, glos
     shine = 0.6 * gloss * mirror**24
     shaded: Float = (0.42 + 0.75 * diffuse)[..., None] * np.array(colour, np.float32) + shine[..., None]
     return shaded
-
-
-__all__ = ["COLOURS", "REACH", "Light", "Part", "box", "draw_part", "draw_shadow", "mark_part", "outline"]
