@@ -5,18 +5,27 @@ They reach the code through its modules, so that a mutant put there is what they
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
 import torch
 import torchvision
+from scipy.spatial.distance import cdist
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, neighbours
-from sapatchcore.score import anomaly_map, image_score
+from sapatchcore.memory import coreset, growth, neighbours, projection
+from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
+from sapatchcore.score.calibration import LEFT_OUT, Calibration
+from sapatchcore.settings import settings_from
 from sapatchcore.verify import metrics
 
 
@@ -56,6 +65,9 @@ def check_coreset(x: torch.Tensor, count: int, seed: int, *, same_radius: bool =
     for before, row in pairwise(rows):
         squared = np.minimum(squared, np.square(points - points[before]).sum(1))
         assert squared[row] >= squared.max() * (1 - 1e-5) - noise, f"point {row} was not the farthest"
+    whole = coreset.choose(x, count, seed=seed)
+    assert torch.equal(whole.rows, coreset.greedy_coreset(x, count, seed=seed))
+    np.testing.assert_allclose(whole.radius**2, oracle.radius(points, whole.rows.tolist()) ** 2, rtol=2e-5, atol=noise)
     if same_radius:
         radii = [oracle.radius(points, one) for one in (rows, oracle.k_center(points, count, first))]
         np.testing.assert_allclose(radii[0] ** 2, radii[1] ** 2, rtol=2e-5, atol=noise)
@@ -79,6 +91,36 @@ def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
     assert found.shape == (len(queries),)
     _same_distances(everything[np.arange(len(queries)), found], everything.min(axis=1), queries, bank)
+
+
+def check_nearest_barred(
+    queries: torch.Tensor, bank: torch.Tensor, k: int, barred: torch.Tensor, groups: torch.Tensor
+) -> None:
+    """``check_nearest`` with the rows of each query's barred group infinitely far."""
+    distances, indices = neighbours.nearest(queries, bank, k, barred, groups)
+    everything = _without(queries, bank, barred, groups)
+    assert distances.shape == indices.shape == (len(queries), k)
+    assert not (groups[indices] == barred[:, None]).any(), "a barred row counts"
+    assert (distances[:, 1:] >= distances[:, :-1]).all()
+    _same_distances(distances.numpy(), np.sort(everything, axis=1)[:, :k], queries, bank)
+    own = np.take_along_axis(everything, indices.numpy(), axis=1)
+    np.testing.assert_allclose(distances.numpy(), own, rtol=1e-5, atol=1e-6 * max(own.max(), 1e-30))
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+def check_index_barred(queries: torch.Tensor, bank: torch.Tensor, barred: torch.Tensor, groups: torch.Tensor) -> None:
+    """``check_index`` with the rows of each query's barred group infinitely far."""
+    found = neighbours.NearestIndex(bank, groups).nearest(queries, barred)
+    everything = _without(queries, bank, barred, groups)
+    assert found.shape == (len(queries),)
+    assert not (groups[found] == barred).any(), "a barred row counts"
+    _same_distances(everything[np.arange(len(queries)), found.numpy()], everything.min(axis=1), queries, bank)
+
+
+def _without(queries: torch.Tensor, bank: torch.Tensor, barred: torch.Tensor, groups: torch.Tensor) -> oracle.Float64:
+    everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
+    everything[(barred[:, None] == groups).numpy()] = np.inf
+    return everything
 
 
 def _same_distances(distances: np.ndarray, expected: np.ndarray, queries: torch.Tensor, bank: torch.Tensor) -> None:
@@ -179,3 +221,275 @@ def check_pipeline(
         np.testing.assert_allclose(result.local_scores[i], one.local, **tolerance)
         np.testing.assert_allclose(result.context_scores[i], one.context, **tolerance)
         np.testing.assert_allclose(result.maps[i], one.map, **tolerance)
+
+
+# --- good images left out, thresholds, regions ---------------------------------------------------------------------------
+
+
+def left_out_grids(detector: SAPatchCore, images: Any) -> oracle.Float64:
+    """(n, h, w) float64: each patch's distance to the nearest row that comes from another image; all training images."""
+    found = detector.embed(images).astype(np.float64)
+    _, owners, _ = detector.provenance
+    bank = detector.memory_bank.astype(np.float64)
+    grids = [cdist(rows.reshape(-1, rows.shape[2]), bank[owners != i]).min(1) for i, rows in enumerate(found)]
+    return np.reshape(grids, found.shape[:3])
+
+
+def check_left_out(detector: SAPatchCore, images: Any) -> None:
+    """The calibration is what all differences in float64 say of each training image without its own rows."""
+    known = detector.calibration
+    expected = left_out_grids(detector, images)
+    tolerance = {"rtol": 0, "atol": 1e-4 * expected.max()}
+    np.testing.assert_allclose(known.grids, expected, **tolerance)
+    np.testing.assert_allclose(known.scores, expected.max((1, 2)), **tolerance)
+    shape = {"resize": detector.settings.resize, "crop": detector.settings.crop}
+    maps = [oracle.anomaly_map(grid, size, **shape) for grid, size in zip(expected, known.sizes, strict=True)]
+    np.testing.assert_allclose(known.peaks, [one.max() for one in maps], **tolerance)
+    away = detector.embed(images) - detector.memory_bank[known.rows]  # (n, h, w, d)
+    c2 = detector._pipeline.network.channels[0]
+    for part, found in ((away[..., :c2], known.local), (away[..., c2:], known.context)):
+        np.testing.assert_allclose(found, np.linalg.norm(part, axis=3).max((1, 2)), **tolerance)
+    assert not (detector.provenance[1][known.rows] == np.arange(len(known))[:, None, None]).any()
+
+
+def check_threshold() -> None:
+    """A score is rejected where p ≤ α, with p by counting; 1 to 40 calibration images, with ties."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 9, 19, 20, 39, 40):
+        good = rng.integers(0, 15, n).astype(float)
+        for rate in (0.05, 0.1, 0.5, 0.9):
+            if rate * (n + 1) < 1 - 1e-9:
+                continue
+            limit = threshold.threshold(good, rate)
+            for score in np.arange(-1, 16, 0.5):
+                p = Fraction(1 + sum(bool(one >= score) for one in good), n + 1)
+                assert (score > limit) == (p <= Fraction(str(rate))), f"{score} of {n} images at {rate}"
+                assert threshold.p_values([score], good)[0] == float(p)
+
+
+def flood(mask: np.ndarray) -> list[set[tuple[int, int]]]:
+    """The regions of a mask, pixel by pixel from neighbour to neighbour, corners among them; in reading order."""
+    left = dict.fromkeys((int(row), int(column)) for row, column in np.argwhere(mask))  # a set in reading order
+    found: list[set[tuple[int, int]]] = []
+    while left:
+        start = next(iter(left))
+        region, queue = {start}, deque([start])
+        while queue:
+            row, column = queue.popleft()
+            left.pop((row, column), None)
+            around = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+            new = [place for place in around if place in left and place not in region]
+            region.update(new)
+            queue.extend(new)
+        found.append(region)
+    return found
+
+
+def check_regions(values: np.ndarray, limit: float) -> None:
+    """Regions are what flooding finds above the limit, each with its own box, area, peak and mask; largest peak first."""
+    found = regions.find_regions(values, limit)
+    expected = flood(values > limit)
+    places = []
+    for region in found:
+        top, left, height, width = region.box
+        assert region.mask.shape == (height, width)
+        places.append({(top + int(row), left + int(column)) for row, column in np.argwhere(region.mask)})
+    assert len(places) == len(expected)
+    assert all(one in expected for one in places)
+    for region, own in zip(found, places, strict=True):
+        rows, columns = {row for row, _ in own}, {column for _, column in own}
+        height, width = max(rows) - min(rows) + 1, max(columns) - min(columns) + 1
+        assert region.box == (min(rows), min(columns), height, width)
+        assert region.area == len(own)
+        assert region.peak == max(float(values[place]) for place in own)
+        assert region.peak_at in own
+        assert values[region.peak_at] == region.peak
+    assert [region.peak for region in found] == sorted((region.peak for region in found), reverse=True)
+    np.testing.assert_array_equal(regions.whole_mask(found, values.shape), values > limit)
+
+
+def calibration_of(local: Sequence[float], context: Sequence[float]) -> Calibration:
+    """n images whose largest local and context parts these are."""
+    parts = np.array([local, context], np.float32)
+    scores = np.hypot(*parts)
+    return Calibration(
+        source=LEFT_OUT,
+        names=tuple(f"{i}.png" for i in range(len(local))),
+        images=np.arange(len(local)),
+        scores=scores,
+        local=parts[0],
+        context=parts[1],
+        peaks=scores,
+        grids=scores[:, None, None],
+        rows=np.zeros((len(local), 1, 1), np.int64),
+        sizes=((8, 8),) * len(local),
+        image_score="max",
+        neighbors=9,
+    )
+
+
+def check_kinds() -> None:
+    """By hand. Medians 2 and 4; of three images the largest parts, 3 and 6, are what is called unusual; balances are 1."""
+    usual = verdict.Usual(calibration_of([1, 2, 3], [2, 4, 6]))
+    assert usual.kind(4, 5) == "local", "2 times the usual against 1.25 times"
+    assert usual.kind(2, 12) == "co-occurrence"
+    assert usual.kind(3, 6) == "local", "a tie, and no limit is exceeded"
+    assert usual.kind(4, 8) == "both"
+    assert usual.kind(4, 9) == "co-occurrence", "both exceed, but not in the balance of good images"
+    assert usual.kind(5, 9) == "local"
+
+
+# --- why an image is rejected --------------------------------------------------------------------------------------------
+
+
+def made_patches(
+    mode: str, temperature: float = 1.0, weight: float = 1.0, seed: int = 0
+) -> tuple[patches.Patches, oracle.Float64]:
+    """Two images' patches, 8×6 with 3 + 5 numbers, over a 4×3 layer 3; and what their context was mixed from, by plain
+    pooling and with zeros around it for average pooling: (2, 5, 4, 3), or (2, 5, 6, 5)."""
+    generator = torch.Generator().manual_seed(seed)
+    layer2 = torch.randn(2, 3, 8, 6, generator=generator)
+    layer3 = torch.randn(2, 5, 4, 3, generator=generator)
+    found = patches.to_patches(layer2, layer3, mode, temperature, weight)
+    if mode == "none":
+        return found, np.pad(layer3.double().numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    padded = np.pad(layer3.double().numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    return found, np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3)).max((4, 5))
+
+
+def shares_by_loops(
+    mixed: oracle.Float64, cell: tuple[int, int], good: oracle.Float64, mode: str, temperature: float, weight: float
+) -> tuple[oracle.Float64, float]:
+    """Each place's share of context², and context² itself; channel by channel, place by place, in float64.
+
+    mixed: as ``made_patches`` of one image. cell: on layer 3's grid. good: (c3,) the context of the nearest good patch.
+    """
+    channels, (height, width) = len(mixed), (4, 3)
+    shares, squared = np.zeros((height, width)), 0.0
+    for c in range(channels):
+        if mode == "self":
+            places = [(row, column, row, column) for row in range(height) for column in range(width)]
+            logits = [mixed[c][cell] * mixed[c, row, column] / temperature for row, column, _, _ in places]
+            exps = [math.exp(logit - max(logits)) for logit in logits]
+            weights = [value / sum(exps) for value in exps]
+        else:  # nine places; those outside the image are zeros, and count for the cell itself
+            places = []
+            for row in range(cell[0] - 1, cell[0] + 2):
+                for column in range(cell[1] - 1, cell[1] + 2):
+                    inside = 0 <= row < height and 0 <= column < width
+                    places.append((row + 1, column + 1, *((row, column) if inside else cell)))
+            weights = [1 / 9] * 9
+        out = weight * sum(a * mixed[c, i, j] for a, (i, j, _, _) in zip(weights, places, strict=True))
+        squared += (out - good[c]) ** 2
+        for a, (i, j, row, column) in zip(weights, places, strict=True):
+            shares[row, column] += (out - good[c]) * a * (weight * mixed[c, i, j] - good[c])
+    return shares, squared
+
+
+def check_drawn_from(mode: str, temperature: float = 1.0, weight: float = 1.0) -> None:
+    """Every patch of two images: the shares are those of three loops, and add up to context²."""
+    found, mixed = made_patches(mode, temperature, weight)
+    options = settings_from({"attention": mode, "temperature": temperature, "context_weight": weight})
+    good = torch.randn(8, generator=torch.Generator().manual_seed(1))
+    for image in range(2):
+        for patch in range(48):
+            shares = explain.drawn_from(found, image, patch, good, options)
+            assert shares.shape == (4, 3)
+            assert shares.dtype == np.float32
+            cell = (patch // 6 // 2, patch % 6 // 2)
+            expected, squared = shares_by_loops(
+                mixed[image], cell, good[3:].double().numpy(), mode, temperature, weight
+            )
+            np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-5 * squared)
+            context = found.rows()[image, patch, 3:] - good[3:]
+            np.testing.assert_allclose(shares.sum(dtype=np.float64), float(context.square().sum()), rtol=1e-5)
+
+
+def check_cell_box(
+    grid: tuple[int, int], size: tuple[int, int], resize: tuple[int, int], crop: tuple[int, int] | None
+) -> None:
+    """The cells' boxes cover what the network saw, every pixel once; for images of as many pixels as cells, or more."""
+    covered = np.zeros(size, np.int64)
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            top, left, height, width = explain.cell_box((row, column), grid, size, resize, crop)
+            assert min(top, left) >= 0
+            assert min(height, width) >= 1
+            covered[top : top + height, left : left + width] += 1
+    expected = np.zeros(size, np.int64)
+    seen = crop or resize
+    edges = []
+    for axis in (0, 1):
+        start = Fraction(round((resize[axis] - seen[axis]) / 2) * size[axis], resize[axis])
+        end = start + Fraction(seen[axis] * size[axis], resize[axis])
+        edges.append((round(start), round(end)))
+    expected[edges[0][0] : edges[0][1], edges[1][0] : edges[1][1]] = 1
+    np.testing.assert_array_equal(covered, expected)
+
+
+# --- learning on -----------------------------------------------------------------------------------------------------------
+
+
+def plain_patches(rows: torch.Tensor, c2: int = 2) -> patches.Patches:
+    """Patches of n images from ``rows`` (n, p, d), the first c2 numbers local; each has its own cell of the context."""
+    p = rows.shape[1]
+    return patches.Patches(rows[..., :c2].contiguous(), rows[..., c2:].contiguous(), torch.arange(p), (1, p))
+
+
+def plain_bank(rows: torch.Tensor, owners: torch.Tensor, images: int, patches_each: int, radius: float = 0.0) -> Bank:
+    """A bank of ``rows`` (m, d) from ``owners`` (m,) among so many images."""
+    training = tuple(TrainingImage(f"{i}.png", (8, 8)) for i in range(images))
+    return Bank(rows, owners, torch.arange(len(rows)), training, (1, patches_each), radius)
+
+
+def projection_of(d: int, dimensions: int | None, c2: int = 2) -> projection.Projection:
+    """The projection of patches of d numbers, c2 of them local."""
+    return projection.Projection(c2, d - c2, dimensions, 0, torch.device("cpu"))
+
+
+def projected(x: torch.Tensor, dimensions: int | None) -> oracle.Float64:
+    """(…, d) → (…, dimensions), in float64; for None as it is."""
+    rows = x.double().numpy()
+    return rows if dimensions is None else rows @ oracle.projection_matrix(x.shape[-1], dimensions, 0)
+
+
+def check_growth(old: torch.Tensor, new: torch.Tensor, radius: float, dimensions: int | None = None) -> None:
+    """What joins a bank of ``old`` (m, d) is what the plain loop takes of the images ``new`` (n, p, d), in its order.
+
+    dimensions: of the projection in which distances count.
+    """
+    bank = plain_bank(old, torch.zeros(len(old), dtype=torch.int64), 1, new.shape[1], radius)
+    grown = growth.Growth(bank, projection_of(old.shape[1], dimensions))
+    grown.add(plain_patches(new), [TrainingImage(f"new {i}.png", (9, 9)) for i in range(len(new))])
+    found = grown.bank()
+    rows, added = [*projected(old, dimensions)], []
+    for number, image in enumerate(projected(new, dimensions), start=1):
+        while (distances := cdist(image, np.array(rows)).min(1)).max() > radius:
+            pick = int(distances.argmax())
+            added.append((number, pick))
+            rows.append(image[pick])
+            assert len(added) <= new.shape[0] * new.shape[1]
+    assert torch.equal(found.rows[: len(old)], old)
+    places = zip(found.images[len(old) :].tolist(), found.cells[len(old) :].tolist(), strict=True)
+    assert list(places) == added
+    for row, (number, pick) in zip(found.rows[len(old) :], added, strict=True):
+        assert torch.equal(row, new[number - 1, pick]), "a row keeps all its numbers"
+    assert [image.name for image in found.training] == ["0.png", *(f"new {i}.png" for i in range(len(new)))]
+
+
+def check_forgetting(bank: Bank, learned: torch.Tensor, number: int, dimensions: int | None = None) -> None:
+    """Rows, numbers and names of the others stay, and so does the promise: all their patches lie within the radius.
+
+    learned: (n, p, d), all that the bank was chosen from. dimensions: of the projection in which distances count.
+    """
+    left = growth.without_image(bank, number, projection_of(learned.shape[2], dimensions))
+    kept = [row for row in range(len(bank.rows)) if int(bank.images[row]) != number]
+    names = [image.name for image in bank.training]
+    assert torch.equal(left.rows, bank.rows[kept])
+    assert torch.equal(left.cells, bank.cells[kept])
+    assert [names[int(i)] for i in bank.images[kept]] == [left.training[int(i)].name for i in left.images]
+    assert [image.name for image in left.training] == names[:number] + names[number + 1 :]
+    assert left.radius == bank.radius
+    others = torch.cat((learned[:number], learned[number + 1 :])).flatten(0, 1)
+    reach = cdist(projected(others, dimensions), projected(left.rows, dimensions)).min(1).max()
+    assert reach <= (left.radius + left.loosened) * (1 + 1e-5) + 1e-6

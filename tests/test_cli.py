@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -56,7 +57,17 @@ def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.Captur
     assert run("fit", str(root / "bench"), "-o", str(path), "--json", *SMALL) == 0
     facts = json.loads(capsys.readouterr().out)
     # 24 images of 8×8 patches, of which 5 % are kept.
-    assert facts == {"model": str(path), "training_images": 24, "bank": [76, 384], "bytes": path.stat().st_size}
+    assert facts == {
+        "model": str(path),
+        "training_images": 24,
+        "bank": [76, 384],
+        "calibration_images": 24,
+        "bytes": path.stat().st_size,
+    }
+    assert run("fit", str(root / "bench"), "-o", str(path), *SMALL) == 0
+    text = capsys.readouterr().out
+    assert "learned from 24 images, kept 76 patches of 384 numbers" in text
+    assert "24 calibration scores: a false-reject rate down to 4.00% can be promised." in text
 
 
 def test_fit_without_weights_is_smaller_and_loads(root: Path, model: Path, tmp_path: Path) -> None:
@@ -68,20 +79,136 @@ def test_fit_without_weights_is_smaller_and_loads(root: Path, model: Path, tmp_p
 
 def test_predict_prints_one_line_an_image(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [str(root / "bench/test" / name) for name in ("good", "over-coupling/000.png")]
-    assert run("predict", str(model), *images) == 0
+    assert run("predict", str(model), *images, "--false-reject", "0.5") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "score\tlocal\tcontext\tpath"
+    assert lines[0] == "verdict\tp\tscore\tlocal\tcontext\tkind\tpath"
     assert len(lines) == 1 + 8 + 1
-    score, local, context = (float(value) for value in lines[-1].split("\t")[:3])
-    assert score**2 == pytest.approx(local**2 + context**2, rel=1e-4)
+    for line in lines[1:]:
+        word, *numbers, kind, _ = line.split("\t")
+        p, score, local, context = map(float, numbers)
+        assert score**2 == pytest.approx(local**2 + context**2, rel=1e-4)
+        assert word == ("REJECT" if p <= 0.5 else "accept")
+        assert kind in (("local", "co-occurrence", "both") if word == "REJECT" else ("–",))
+    assert {line.split("\t")[0] for line in lines[1:]} == {"REJECT", "accept"}
     assert lines[-1].endswith("over-coupling/000.png")
 
 
 def test_predict_json_lines(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sapatchcore import SAPatchCore
+
     assert run("predict", str(model), str(root / "bench/test"), "--json") == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    captured = capsys.readouterr()
+    assert "24 calibration images can promise no smaller false-reject rate than 4.00%: that is used." in captured.err
+    lines = [json.loads(line) for line in captured.out.splitlines()]
     assert len(lines) == 24
-    assert set(lines[0]) == {"path", "score", "local", "context"}
+    result = SAPatchCore.load(model).predict([line["path"] for line in lines])
+    for i, (line, verdict) in enumerate(zip(lines, result.verdicts(0.04), strict=True)):
+        assert line["rejected"] is verdict.rejected
+        assert line["p_value"] == result.p_values[i]
+        assert line["threshold"] == pytest.approx(result.calibration.scores.max())  # type: ignore[union-attr]
+        assert line["kind"] == (verdict.kind or None)
+        assert [tuple(one["box"]) for one in line["regions"]] == [one.box for one in result.regions(i, 0.04)]
+
+
+def test_predict_without_calibration_says_so(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = root / "bench/train/good/000.png"
+    assert run("fit", str(image.parent), "-o", str(tmp_path / "many"), *SMALL) == 0
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/a.png").write_bytes(image.read_bytes())
+    assert run("fit", str(tmp_path / "one"), "-o", str(tmp_path / "m"), *SMALL) == 0
+    assert "No calibration: one image alone cannot be left out." in capsys.readouterr().out
+    assert run("predict", str(tmp_path / "m"), str(image)) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[1].startswith("–\t–\t")
+    assert captured.err.startswith("No verdicts. There are no scores of good images")
+    assert run("predict", str(tmp_path / "m"), str(image), "--false-reject", "0.1") == 1
+
+
+def test_calibration_with_separate_images(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    separate = root / "bottle/train/good"
+    path = tmp_path / "m"
+    assert run("fit", str(root / "bench"), "-o", str(path), "--calibrate", str(separate), *SMALL) == 0
+    assert run("info", str(path), "--json") == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["calibration"]["source"], facts["calibration"]["names"]) == ("separate", 24)
+
+
+def test_update_and_forget_change_a_model_file(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, more = tmp_path / "m", root / "bottle/train/good"
+    path.write_bytes(model.read_bytes())
+    assert run("update", str(path), str(more), "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["training_images"], facts["calibration_images"]) == (48, 48)
+    assert facts["bank"][0] == 76 + facts["added"]
+    assert run("update", str(path), str(more)) == 1
+    assert "was learned from already" in capsys.readouterr().err
+    first = str(more / "000.png")
+    assert run("forget", str(path), first, "-o", str(tmp_path / "other"), "--json") == 0
+    less = json.loads(capsys.readouterr().out)
+    assert (less["training_images"], less["calibration_images"]) == (47, 47)
+    assert less["bank"][0] == facts["bank"][0] - less["removed"]
+    assert run("info", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["training_images"] == 48, "-o leaves the model itself as it is"
+    assert run("forget", str(tmp_path / "other"), first) == 1
+    assert "is not among the 47 images that were learned from" in capsys.readouterr().err
+    assert run("predict", str(tmp_path / "other"), first) == 0
+
+
+def test_gif_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.gif"
+    assert run("gif", str(model), str(root / "bench"), "-o", str(path), "--most", "5", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["bytes"] == path.stat().st_size
+    with Image.open(path) as picture:
+        assert (picture.format, picture.n_frames) == ("GIF", 5)  # type: ignore[attr-defined]
+
+
+def test_report_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, table, figures = tmp_path / "r.html", tmp_path / "r.csv", tmp_path / "r.json"
+    given = ["--csv", str(table), "--json", str(figures), "--false-reject", "0.5"]
+    assert run("report", str(model), str(root / "bench"), "-o", str(page), *given) == 0
+    assert capsys.readouterr().out == f"{page}: 24 images, {page.stat().st_size / 1e6:.1f} MB.\n"
+    assert page.read_text().count("nearest good patch") >= 24
+    verdicts = json.loads(figures.read_text())["verdicts"]
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert [row["path"] for row in rows] == [verdict["path"] for verdict in verdicts]
+    assert run("predict", str(model), *[row["path"] for row in rows], "--false-reject", "0.5", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, verdict in zip(lines, verdicts, strict=True):
+        assert (verdict["verdict"] == "reject") is line["rejected"]
+        assert verdict["p_value"] == line["p_value"]
+        assert [one["box"] for one in verdict["regions"]] == [one["box"] for one in line["regions"]][:3]
+
+
+def test_log_to_a_tracker(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    given = ["--log", "tensorboard", "-o"]
+    assert run("fit", str(root / "bench"), *given, str(tmp_path / "m"), "--json", *SMALL) == 0
+    figures = tmp_path / "f.json"
+    assert run("evaluate", str(root / "bench"), *given, str(figures), "--json", "--model", str(model)) == 0
+    assert run("benchmark", str(root), *given, str(tmp_path / "b"), "--format", "json", *SMALL) == 0
+    for text in capsys.readouterr().out.splitlines()[:2]:
+        json.loads(text)  # nothing else is on standard output
+    folders = [tmp_path / "tensorboard/m", tmp_path / "tensorboard/bench", tmp_path / "b/tensorboard/b"]
+    fitted, evaluated, compared = (EventAccumulator(str(folder)).Reload() for folder in folders)
+    assert fitted.Scalars("fit/training_images")[0].value == 24
+    expected = json.loads(figures.read_text())["image_auroc"]
+    assert evaluated.Scalars("image_auroc")[0].value == pytest.approx(expected)
+    assert set(evaluated.Tags()["images"]) == {"good", "scratch", "over-coupling"}
+    assert "SA-PatchCore/bottle/image_auroc" in compared.Tags()["scalars"]
+    assert "SA-PatchCore/bottle/scratch" in compared.Tags()["images"]
+    assert run("fit", str(root / "bench"), "-o", str(tmp_path / "m"), "--log", "tensorbord", *SMALL) == 2
+    assert "Did you mean 'tensorboard'?" in capsys.readouterr().err
+
+
+def test_benchmark_makes_a_gif_a_category(root: Path, tmp_path: Path) -> None:
+    arguments = ["--compare", "none", "--seeds", "0,1", "-o", str(tmp_path), "--gifs", *SMALL]
+    assert run("benchmark", str(root), *arguments) == 0
+    assert {file.name for file in (tmp_path / "gifs").iterdir()} == {"bottle.gif", "bench.gif"}
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "npy"])
@@ -111,6 +238,16 @@ def test_evaluate_prints_and_saves(root: Path, tmp_path: Path, capsys: pytest.Ca
     figures = json.loads(path.read_text())
     for name in ("Image AUROC", "scratch", "over-coupling", "Pixel AUROC", "Pixel F1", "AUPRO"):
         assert name in text
+    promised, labelled = (figures["decisions"][name] for name in ("promised", "best_of_labels"))
+    assert "(promised false rejects 4.00%)" in text
+    assert "(best F-beta, from the test's own labels: optimistic)" in text
+    assert (promised["from"], promised["false_reject"]) == ("good images alone", 0.04)
+    assert labelled["image"] == figures["image_threshold"]
+    for one, at_least in ((promised, False), (labelled, True)):
+        for label, counts in one["rejected"].items():
+            scores = [row["score"] for row in figures["scores"] if row["label"] == label]
+            found = sum(score > one["image"] or (at_least and score == one["image"]) for score in scores)
+            assert counts == {"rejected": found, "of": 8}
     assert f"{figures['image_auroc']:.4f}" in text
     assert set(figures["per_defect_auroc"]) == {"scratch", "over-coupling"}
     assert len(figures["scores"]) == 24
@@ -210,6 +347,14 @@ def test_info_tells_what_a_model_holds(model: Path, capsys: pytest.CaptureFixtur
         (["benchmark", "{root}", "--compare", "nothing", *SMALL], 2, "compare must be one of self, none"),
         (["benchmark", "{root}", "--format", "html", *SMALL], 2, "format must be"),
         (["info", "{root}"], 1, "does not exist"),
+        (["predict", "{model}", "{root}/bench/test/good", "--false-reject", "0.001"], 2, "at least 0.04, the smallest"),
+        (["predict", "{model}", "{root}/bench/test/good", "--false-reject", "2"], 2, "must be in (0, 1). Got 2"),
+        (["fit", "{root}/bench", "-o", "{tmp}/m", "--calibrate", "{root}/no", *SMALL], 1, "does not exist"),
+        (["update", "{model}", "{root}/no", "-o", "{tmp}/m"], 1, "does not exist"),
+        (["update", "{tmp}/text.png", "{root}"], 1, "cut off or no model file"),
+        (["forget", "{model}", "no.png", "-o", "{tmp}/m"], 1, "no.png is not among the 24 images"),
+        (["gif", "{model}", "{root}/bench/test/good", "-o", "{tmp}/a.gif"], 1, "has no test images to show"),
+        (["gif", "{model}", "{root}/bench", "-o", "{tmp}/a.gif", "--most-bytes", "1000"], 1, "at least one frame"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(
@@ -233,7 +378,7 @@ def test_what_goes_wrong_is_one_sentence(
 def test_progress_is_drawn_on_a_terminal_only(
     root: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("predict", str(model), str(root / "bench/test/good")) == 0
+    assert run("predict", str(model), str(root / "bench/test/good"), "--false-reject", "0.1") == 0
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     assert run("predict", str(model), str(root / "bench/test/good")) == 0

@@ -87,6 +87,9 @@ def test_figures_are_the_measured_ones() -> None:
     card = summary.CARD.read_text(encoding="utf-8")
     table = f"{summary.RECIPES_BEGIN}\n{summary.recipes()}\n{summary.RECIPES_END}"
     assert table in card, "run: python benchmarks/summary.py"
+    verdicts = summary.VERDICTS.read_text(encoding="utf-8")
+    for name, text in summary.verdicts().items():
+        assert "\n".join(summary.marked(name, text)) in verdicts, "run: python benchmarks/summary.py"
 
 
 def test_architecture_names_every_file_and_no_other() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,9 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, neighbours
+from sapatchcore.memory import coreset, growth, neighbours
 from sapatchcore.memory.bank import Bank, Distances
-from sapatchcore.score import anomaly_map, image_score
+from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
 from sapatchcore.verify import metrics
 
 Patch = pytest.MonkeyPatch
@@ -32,8 +33,10 @@ def _randn(*shape: int) -> torch.Tensor:
 class Checks:
     """The checks as the tests call them, on inputs of their own."""
 
-    def __init__(self, folder: Path, good: np.ndarray, images: Callable[..., np.ndarray]) -> None:
-        self._folder, self._good, self._images = folder, good, images
+    def __init__(
+        self, folder: Path, good: np.ndarray, images: Callable[..., np.ndarray], small: dict[str, Any]
+    ) -> None:
+        self._folder, self._good, self._images, self._small = folder, good, images, small
 
     def attention(self) -> None:
         checks.check_attention(_randn(2, 3, 5, 5))
@@ -61,6 +64,50 @@ class Checks:
     def map(self) -> None:
         checks.check_map((6, 7), (50, 44), (64, 60), (48, 40))
 
+    def nearest_barred(self) -> None:
+        bank, groups = _randn(140, 6)[40:], torch.arange(100) % 3
+        checks.check_nearest_barred(_randn(40, 6), bank, 3, torch.arange(40) % 4, groups)
+
+    def index_barred(self) -> None:
+        bank, groups = _randn(450, 64)[50:], torch.arange(400) % 3
+        checks.check_index_barred(_randn(50, 64), bank, torch.arange(50) % 4, groups)
+
+    def left_out(self) -> None:
+        checks.check_left_out(SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good), self._good)
+
+    def threshold(self) -> None:
+        checks.check_threshold()
+
+    def regions(self) -> None:
+        for seed in range(3):
+            values = np.random.default_rng(seed).integers(0, 9, (9, 9)).astype(np.float32)
+            checks.check_regions(values, 6)
+
+    def kinds(self) -> None:
+        checks.check_kinds()
+
+    def drawn_from(self) -> None:
+        checks.check_drawn_from("self", 0.5, 2)
+
+    def drawn_from_average(self) -> None:
+        checks.check_drawn_from("none")
+
+    def cell_box(self) -> None:
+        checks.check_cell_box((6, 7), (150, 44), (64, 60), (48, 40))
+
+    def growth(self) -> None:
+        old, new = _randn(110, 5).split((30, 80))
+        for dimensions in (None, 3):
+            checks.check_growth(old, new.reshape(4, 20, 5) + 0.5, 0.6, dimensions)
+
+    def forgetting(self) -> None:
+        learned = _randn(4, 10, 5)
+        learned[1:3] += 5  # far from the others, and all their rows are image 1's
+        rows = torch.tensor([0, 5, 9, 10, 12, 14, 16, 18, 33, 38])
+        bank = checks.plain_bank(learned.flatten(0, 1)[rows], rows // 10, 4, 10)
+        far = checks.cdist(learned.flatten(0, 1).numpy(), bank.rows.numpy()).min(1).max()
+        checks.check_forgetting(replace(bank, radius=float(far)), learned, 1)
+
     def auroc(self) -> None:
         checks.check_auroc()
 
@@ -72,9 +119,11 @@ class Checks:
 
 
 @pytest.fixture
-def check(tmp_path: Path, good: np.ndarray, images: Callable[..., np.ndarray]) -> Iterator[Checks]:
+def check(
+    tmp_path: Path, good: np.ndarray, images: Callable[..., np.ndarray], small: dict[str, Any]
+) -> Iterator[Checks]:
     anomaly_map.axis_operator.cache_clear()
-    yield Checks(tmp_path, good, images)
+    yield Checks(tmp_path, good, images, small)
     anomaly_map.axis_operator.cache_clear()
 
 
@@ -164,7 +213,7 @@ def far_centres_skipped_too_early(patch: Patch) -> None:
 
 def k_off_by_one(patch: Patch) -> None:
     right = neighbours._nearest
-    patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k: right(q, bank, mean, k + 1)[:, 1:])
+    patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k, *barred: right(q, bank, mean, k + 1, *barred)[:, 1:])
 
 
 def squared_for_plain_distance(patch: Patch) -> None:
@@ -186,8 +235,8 @@ def blocks_left_out_too_early(patch: Patch) -> None:
 def squared_patch_scores(patch: Patch) -> None:
     right = Bank.compare
 
-    def wrong(self: Bank, given: patches.Patches) -> Distances:
-        found = right(self, given)
+    def wrong(self: Bank, given: patches.Patches, *barred: Any) -> Distances:
+        found = right(self, given, *barred)
         return Distances(found.whole.square(), found.local.square(), found.context.square(), found.row)
 
     patch.setattr(Bank, "compare", wrong)
@@ -196,8 +245,8 @@ def squared_patch_scores(patch: Patch) -> None:
 def local_and_context_swapped(patch: Patch) -> None:
     right = Bank.compare
 
-    def wrong(self: Bank, given: patches.Patches) -> Distances:
-        found = right(self, given)
+    def wrong(self: Bank, given: patches.Patches, *barred: Any) -> Distances:
+        found = right(self, given, *barred)
         return Distances(found.whole, found.context, found.local, found.row)
 
     patch.setattr(Bank, "compare", wrong)
@@ -206,7 +255,7 @@ def local_and_context_swapped(patch: Patch) -> None:
 def neighbourhood_of_the_patch_itself(patch: Patch) -> None:
     """TNVision's form: the k rows nearest to the patch instead of to its match."""
 
-    def wrong(self: Bank, patch: torch.Tensor, row: torch.Tensor, k: int) -> torch.Tensor:  # noqa: ARG001
+    def wrong(self: Bank, patch: torch.Tensor, row: torch.Tensor, k: int, *_: Any) -> torch.Tensor:  # noqa: ARG001
         return neighbours.nearest(patch, self.rows, k)[0]
 
     patch.setattr(Bank, "around", wrong)
@@ -255,6 +304,165 @@ def crop_in_the_corner(patch: Patch) -> None:
 def map_turned(patch: Patch) -> None:
     right = anomaly_map.anomaly_map
     patch.setattr(anomaly_map, "anomaly_map", lambda scores, *given: right(scores[::-1].copy(), *given))
+
+
+def own_rows_count(patch: Patch) -> None:
+    """A training image is compared with the whole bank: its own patches make it look better than a new one would."""
+    right = Bank.compare
+    patch.setattr(Bank, "compare", lambda self, given, _=None: right(self, given))
+
+
+def next_image_left_out(patch: Patch) -> None:
+    right = Bank.compare
+
+    def wrong(self: Bank, given: patches.Patches, barred: torch.Tensor | None = None) -> Distances:
+        return right(self, given, None if barred is None else barred + 1)
+
+    patch.setattr(Bank, "compare", wrong)
+
+
+def barred_rows_forgotten(patch: Patch) -> None:
+    """The groups do not come along to the search."""
+    right, compare = neighbours._nearest, neighbours.NearestIndex._compare
+    patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
+    patch.setattr(neighbours.NearestIndex, "_compare", lambda self, *given: compare(self, *given[:-1], None))
+
+
+def barred_groups_in_the_blocks_order(patch: Patch) -> None:
+    """The index's blocks have an order of their own, the groups the bank's."""
+    right = neighbours.NearestIndex._compare
+
+    def wrong(
+        self: neighbours.NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: Any
+    ) -> None:
+        groups, rows = self._groups, self._leaves[leaf]
+        self._groups = groups.clone()
+        self._groups[rows] = groups[: len(rows)]
+        right(self, queries, chosen, leaf, *rest)
+        self._groups = groups
+
+    patch.setattr(neighbours.NearestIndex, "_compare", wrong)
+
+
+def threshold_one_further_down(patch: Patch) -> None:
+    """k + 1 for k."""
+    right = threshold.threshold
+    patch.setattr(threshold, "threshold", lambda good, rate: right(good, min(rate + 1 / (len(good) + 1), 0.999)))
+
+
+def p_value_without_ties(patch: Patch) -> None:
+    right = threshold.p_values
+    patch.setattr(threshold, "p_values", lambda scores, good: right(np.nextafter(scores, np.inf), good))
+
+
+def from_the_threshold_on(patch: Patch) -> None:
+    """>= for >."""
+    right = regions.find_regions
+    below = np.float32(-np.inf)
+    patch.setattr(regions, "find_regions", lambda values, limit: right(values, np.nextafter(np.float32(limit), below)))
+
+
+def corners_apart(patch: Patch) -> None:
+    patch.setattr(regions, "label_regions", regions.ndimage.label)
+
+
+def smallest_region_first(patch: Patch) -> None:
+    right = regions.find_regions
+    patch.setattr(regions, "find_regions", lambda *given: right(*given)[::-1])
+
+
+def parts_compared_as_they_are(patch: Patch) -> None:
+    """C > L for r_C > r_L."""
+    patch.setattr(verdict.Usual, "ratios", lambda self, local, context: (local, context))  # noqa: ARG005
+
+
+def both_whatever_the_balance(patch: Patch) -> None:
+    right = verdict.Usual.__init__
+
+    def wrong(self: verdict.Usual, known: Any) -> None:
+        right(self, known)
+        self._balances = -math.inf, math.inf
+
+    patch.setattr(verdict.Usual, "__init__", wrong)
+
+
+def context_without_the_reference(patch: Patch) -> None:
+    """What makes up the context, instead of what makes up its deviation from the good patch's."""
+    right = explain.drawn_from
+    patch.setattr(
+        explain, "drawn_from", lambda one, image, at, good, given: right(one, image, at, torch.zeros_like(good), given)
+    )
+
+
+def shares_of_the_attention_alone(patch: Patch) -> None:
+    """The weights' part of context²: it adds up as well."""
+
+    def wrong(one: patches.Patches, image: int, at: int, good: torch.Tensor, given: Any) -> Any:
+        values = rearrange(one.mixed[image], "c h w -> c (h w)")
+        cell = int(one.cell[at])
+        weights = torch.softmax(values[:, cell, None] * values / given.temperature, dim=1)
+        away = (one.context[image, cell] - good[3:]).square()
+        return (away @ weights).reshape(tuple(one.mixed.shape[2:])).numpy()
+
+    patch.setattr(explain, "drawn_from", wrong)
+
+
+def temperature_left_out_of_the_shares(patch: Patch) -> None:
+    right = explain.drawn_from
+    patch.setattr(
+        explain, "drawn_from", lambda *given: right(*given[:-1], given[-1].model_copy(update={"temperature": 1.0}))
+    )
+
+
+def crop_left_out_of_the_cells(patch: Patch) -> None:
+    patch.setattr(explain, "crop_box", lambda resize, _: (0, 0, *resize))
+
+
+def squared_radius(patch: Patch) -> None:
+    right = growth.Growth.__init__
+
+    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
+        right(self, replace(bank, radius=bank.radius**2), projection)
+
+    patch.setattr(growth.Growth, "__init__", wrong)
+
+
+def new_rows_not_compared_with(patch: Patch) -> None:
+    """Every image is compared with the bank of before alone: what two new images show joins twice."""
+    right = growth.Growth.add
+
+    def wrong(self: growth.Growth, given: patches.Patches, training: Any) -> None:
+        for one, image in zip(given.split(1), training, strict=True):
+            self._known = self._known[:1]
+            right(self, one, [image])
+
+    patch.setattr(growth.Growth, "add", wrong)
+
+
+def projection_left_out_of_growth(patch: Patch) -> None:
+    """Distances in the patches themselves, where the bank was chosen in the projection."""
+    right = growth.Growth.__init__
+
+    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
+        right(self, bank, type(projection)(2, 3, None, 0, bank.rows.device))
+
+    patch.setattr(growth.Growth, "__init__", wrong)
+
+
+def promise_not_loosened(patch: Patch) -> None:
+    right = growth.without_image
+    patch.setattr(growth, "without_image", lambda bank, *given: replace(right(bank, *given), loosened=bank.loosened))
+
+
+def numbers_not_moved_up(patch: Patch) -> None:
+    right = growth.without_image
+
+    def wrong(bank: Bank, number: int, projection: Any) -> Bank:
+        return replace(
+            right(bank, number, projection), images=bank.images[bank.images != number] % (len(bank.training) - 1)
+        )
+
+    patch.setattr(growth, "without_image", wrong)
 
 
 def auroc_upside_down(patch: Patch) -> None:
@@ -316,6 +524,31 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (blur_of_half_the_width, "map"),
     (crop_in_the_corner, "map"),
     (map_turned, "map"),
+    (barred_rows_forgotten, "nearest_barred"),
+    (k_off_by_one, "nearest_barred"),
+    (barred_rows_forgotten, "index_barred"),
+    (barred_groups_in_the_blocks_order, "index_barred"),
+    (blocks_left_out_too_early, "index_barred"),
+    (own_rows_count, "left_out"),
+    (next_image_left_out, "left_out"),
+    (barred_rows_forgotten, "left_out"),
+    (threshold_one_further_down, "threshold"),
+    (p_value_without_ties, "threshold"),
+    (from_the_threshold_on, "regions"),
+    (corners_apart, "regions"),
+    (smallest_region_first, "regions"),
+    (parts_compared_as_they_are, "kinds"),
+    (both_whatever_the_balance, "kinds"),
+    (context_without_the_reference, "drawn_from"),
+    (shares_of_the_attention_alone, "drawn_from"),
+    (temperature_left_out_of_the_shares, "drawn_from"),
+    (context_without_the_reference, "drawn_from_average"),
+    (crop_left_out_of_the_cells, "cell_box"),
+    (squared_radius, "growth"),
+    (new_rows_not_compared_with, "growth"),
+    (projection_left_out_of_growth, "growth"),
+    (promise_not_loosened, "forgetting"),
+    (numbers_not_moved_up, "forgetting"),
     (auroc_upside_down, "auroc"),
     (ties_won, "auroc"),
     (ties_lost, "auroc"),

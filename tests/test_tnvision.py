@@ -635,23 +635,38 @@ def test_without_wandb_a_run_goes_on(run: Callable[..., Path], monkeypatch: pyte
 @pytest.mark.parametrize(("key", "mode"), [("", "offline"), ("s3cret-key", "online")])
 def test_wandb_needs_no_key(key: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    module = ModuleType("wandb")
-    module.login = lambda key: calls.append(key)  # type: ignore[attr-defined]
+    module = _wandb(calls)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setenv("WANDB_API_KEY", "another")  # of whoever is logged in: the YAML alone decides
+    config = config_from(keys(("API_KEY", key or None), ("EXP_NAME", "A")), "x")
+    said = log_to_wandb(config, tmp_path, {"eval_AUROC-image": 0.5, "eval_F1-pixel": None})
+    (options,) = [one for one in calls if "mode" in one]
+    assert (options["mode"], options["project"]) == (mode, "A")
+    assert options["settings"].get("api_key") == (key or None)
+    assert "s3cret-key" not in json.dumps(options["config"])
+    assert calls[-1] == {"eval_AUROC-image": 0.5}
+    assert mode in said
+    assert "s3cret-key" not in said
+
+
+def test_wandb_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _wandb([])
+    monkeypatch.setattr(module, "init", lambda **_: 1 / 0)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    said = log_to_wandb(config_from(keys(), "x"), tmp_path, {"eval_AUROC-image": 0.5})
+    assert said.startswith("TRAIN.use_wandb: wandb failed, and nothing more is logged to it: ZeroDivisionError")
+
+
+def _wandb(calls: list[Any]) -> ModuleType:
+    """A stand-in that keeps the options of ``init`` and what was logged."""
+    module: Any = ModuleType("wandb")
 
     def init(**options: Any) -> SimpleNamespace:
         calls.append(options)
-        return SimpleNamespace(log=calls.append, finish=lambda: None)
+        return SimpleNamespace(log=calls.append, define_metric=lambda *_, **__: None, finish=lambda **_: None)
 
-    module.init = init  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    config = config_from(keys(("API_KEY", key or None), ("EXP_NAME", "A")), "x")
-    said = log_to_wandb(config, tmp_path, {"eval_AUROC-image": 0.5, "eval_F1-pixel": None})
-    assert [one for one in calls if isinstance(one, str)] == ([key] if key else [])
-    options = next(one for one in calls if "mode" in one)
-    assert (options["mode"], options["project"]) == (mode, "A")
-    assert "s3cret-key" not in json.dumps(options)
-    assert calls[-1] == {"eval_AUROC-image": 0.5}
-    assert mode in said
+    module.init, module.Settings = init, dict
+    return module  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------- the real thing

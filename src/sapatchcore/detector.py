@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sapatchcore.data.folders import training_images
-from sapatchcore.data.images import list_images
-from sapatchcore.data.sources import Batch, Images, as_sources, read_batches
-from sapatchcore.embed.backbone import GIVEN, Backbone
-from sapatchcore.embed.device import choose_device
-from sapatchcore.embed.patches import Patches, require_numbers, to_patches
-from sapatchcore.embed.weights import Weights, digest
+from sapatchcore.data.images import all_images
+from sapatchcore.data.sources import Images, as_sources
+from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
-from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import greedy_coreset
+from sapatchcore.learning import Progress, first_unused, kept_of, look_back, number_of, refuse_known
+from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.coreset import choose
+from sapatchcore.memory.growth import Growth, pictured
+from sapatchcore.memory.growth import without_image as bank_without
 from sapatchcore.memory.projection import Projection
 from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.store import Stored, read_model, write_model
+from sapatchcore.memory.store import read_model, write_model
+from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import Result, gather_result
-from sapatchcore.score.image_score import largest, neighbourhood_weight
+from sapatchcore.saved import bank_from, calibration_from, to_stored
+from sapatchcore.score.calibration import LEFT_OUT, NO_CALIBRATION, Calibration, joined, upper_bounds
+from sapatchcore.score.calibration import without_image as calibration_without
+from sapatchcore.score.drift import Drift, drift
+from sapatchcore.score.explain import Explanation, cause_of
+from sapatchcore.score.regions import Region
+from sapatchcore.score.threshold import FALSE_REJECT, threshold
 from sapatchcore.settings import Settings, settings_from
 
-Progress = Callable[[str, int, int | None], None]  # stage, how many are done, of how many (None: not known)
 Float32 = npt.NDArray[np.float32]
 
 
@@ -59,44 +62,52 @@ class SAPatchCore:
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
-        self._backbone: Backbone | None = None
-        self._given: Weights | None = None
+        self._pipeline = Pipeline(self.settings)
         self._bank: Bank | None = None
+        self._calibration: Calibration | None = None
 
-    def fit(self, images: Images, progress: Progress | None = None) -> Self:
-        """Learn what good looks like.
+    def fit(self, images: Images, progress: Progress | None = None, *, calibrate: Images | None = None) -> Self:
+        """Learn what good looks like, and how good images score.
 
         Args:
             images: good images only: a folder (a data set's category, or its images), paths, (h, w, 3) uint8 arrays,
                 Pillow images, or any iterable of these. Read once, in order.
-            progress: called as ``progress(stage, done, total)``; stages "embed" and "coreset".
+            progress: called as ``progress(stage, done, total)``; stages "embed", "coreset" and "calibrate".
+            calibrate: good images that are not among ``images``, for the thresholds. None: every training image is scored
+                against the bank less its own patches.
 
         Raises:
             DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
             SettingsError: the network or a layer does not exist.
         """
-        settings, backbone = self.settings, self._ready()
+        settings, backbone = self.settings, self._pipeline.network
         sources, total = as_sources(images, training_images)
-        projection = Projection(*backbone.channels, settings.projection, settings.seed, backbone.device)
-        names: list[str] = []
+        separate = None if calibrate is None else as_sources(calibrate, all_images)
+        projection = self._projection()
+        training: list[TrainingImage] = []
         grid = (0, 0)
-        with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as rows:
-            for batch, patches in self._patches(sources):  # steps 1 to 5
-                rows.append(projection(patches))  # step 6: the random projection,
+        with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
+            for batch, patches in self._pipeline.patches(sources):  # steps 1 to 5
+                projected.append(projection(patches))  # step 6: the random projection,
                 spill.append(patches)
-                names += batch.names
+                training += kept_of(batch)
                 grid = patches.grid
                 if progress is not None:
-                    progress("embed", len(names), total)
-            if not names:
+                    progress("embed", len(training), total)
+            if not training:
                 raise DataError("No image to learn from was given. Give at least one good image.")
-            x = rows.tensor().to(backbone.device)
+            x = projected.tensor().to(backbone.device)
             count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
             report = None if progress is None else lambda done: progress("coreset", done, count)
-            chosen = greedy_coreset(x, count, seed=settings.seed, progress=report)  # k-center greedy,
-            bank = spill.read(chosen).to(x.device)  # and the kept patches with all their numbers
-            per_image = spill.patches_per_image
-        self._bank = Bank(bank, chosen // per_image, chosen % per_image, tuple(names), grid)
+            chosen = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
+            rows = spill.read(chosen.rows).to(x.device)  # and the kept patches with all their numbers
+            owners, cells = chosen.rows // spill.patches_per_image, chosen.rows % spill.patches_per_image
+            bank = Bank(rows, owners, cells, pictured(training, owners), grid, chosen.radius)
+            if separate is not None:
+                known: Calibration | None = self._pipeline.calibration(bank, separate, progress)
+            else:
+                known = look_back(bank, spill, self._pipeline.score, settings, progress=progress)
+        self._bank, self._calibration = bank, known
         return self
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
@@ -109,25 +120,141 @@ class SAPatchCore:
         Raises:
             NotFittedError: before ``fit`` or ``load``. DataError: an image cannot be read, or there is none.
         """
-        bank = self._fitted()
-        if self.settings.image_score == "reweighted" and len(bank.rows) == 1:
-            raise SettingsError(
-                "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
-                "Use a larger coreset_ratio, or image_score max."
-            )
-        sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
-        scored = ((batch, self._score(patches, bank)) for batch, patches in self._patches(sources))
-        return gather_result(  # step 9, the anomaly maps, on demand
-            scored, resize=self.settings.resize, crop=self.settings.crop, total=total, progress=progress
+        return self._pipeline.predict(
+            self._fitted(), as_sources(images, all_images), progress, "predict", self._calibration
         )
 
     def embed(self, images: Images) -> Float32:
         """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
-        sources, _ = as_sources(images, lambda folder: list_images(folder, recursive=True))
-        found = [patches.rows().unflatten(1, patches.grid).cpu().numpy() for _, patches in self._patches(sources)]
+        sources, _ = as_sources(images, all_images)
+        found = [
+            patches.rows().unflatten(1, patches.grid).cpu().numpy() for _, patches in self._pipeline.patches(sources)
+        ]
         if not found:
             raise DataError("No image to embed was given. Give at least one.")
         return np.concatenate(found)
+
+    def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
+        """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
+        self._calibration = self._pipeline.calibration(self._fitted(), as_sources(images, all_images), progress)
+        return self
+
+    def threshold(self, false_reject: float = FALSE_REJECT) -> float:
+        """The score above which an image is rejected, so that of good parts like the calibration ones at most the share
+        ``false_reject`` is (conformal prediction; see score/threshold.py).
+
+        Raises NotFittedError without calibration; SettingsError, with the smallest rate possible, where the calibration
+        images are too few.
+        """
+        return threshold(self.calibration.scores, false_reject)
+
+    def pixel_threshold(self, false_reject: float = FALSE_REJECT) -> float:
+        """The map value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
+        return threshold(self.calibration.peaks, false_reject)
+
+    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
+        """Whether a stream of p-values of good parts, (t,) in their order, has ceased to look like the calibration's.
+
+        false_alarm: the chance, at most, of an alarm at any time while nothing changes; see score/drift.py.
+        """
+        return drift(p_values, len(self.calibration), false_alarm=false_alarm, seed=self.settings.seed)
+
+    def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
+        """Each image's verdict with its reasons: the nearest good patches, and where the context was drawn from.
+
+        false_reject: as of Result.threshold. most: regions of an image to explain, the highest peaks first.
+        """
+        bank, found = self._fitted(), []
+        sources, _ = as_sources(images, all_images)
+        for batch, patches in self._pipeline.patches(sources):
+            arrays = self._pipeline.score(patches, bank)
+            result = gather_result(
+                [(batch, arrays)], **self._pipeline.shape, total=None, progress=None, calibration=self.calibration
+            )
+            for i, verdict in enumerate(result.verdicts(false_reject)):
+                regions: list[Region | None] = [*result.regions(i, false_reject)[:most]] or [None]
+                grids = [grid[i] for grid in arrays[3:]]
+                causes = [cause_of(one, grids, result.sizes[i], patches, i, bank, self.settings) for one in regions]
+                found.append(Explanation(result.paths[i], verdict, tuple(causes)))
+        if not found:
+            raise DataError("No image to explain was given. Give at least one.")
+        return found
+
+    def update(
+        self,
+        images: Images,
+        progress: Progress | None = None,
+        *,
+        calibrate: Images | None = None,
+        rescore: bool = True,
+    ) -> Self:
+        """Learn more good images: patches farther from the bank than its covering radius join it.
+
+        Calibration goes on as it was made. Where it came from the training images, the new ones are scored without their
+        own patches. Images of before are scored anew where their files are at hand; where not, their scores stay: the bank
+        grew, so they are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the
+        scores of before without looking for files.
+
+        Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
+        """
+        bank, known, pipeline = self._fitted(), self._calibration, self._pipeline
+        sources, total = as_sources(images, training_images)
+        separate = None if calibrate is None else as_sources(calibrate, all_images)
+        growth, first = Growth(bank, self._projection()), len(bank.training)
+        taken = {image.name for image in bank.training}
+        with Spill() as spill:
+            for batch, patches in pipeline.patches(sources, first_unused(bank)):
+                refuse_known(taken, batch.names)
+                growth.add(patches, kept_of(batch))
+                spill.append(patches)
+                if progress is not None:
+                    progress("embed", spill.images, total)
+            if not spill.images:
+                raise DataError("No image to learn from was given. Give at least one good image.")
+            bank = growth.bank()
+            if separate is not None:
+                known = pipeline.calibration(bank, separate, progress)
+            else:
+                if known is not None:
+                    known = upper_bounds(known)
+                    before = range(len(known)) if rescore else ()
+                    known = pipeline.scored_again(known, before, bank, progress)
+                if known is None or known.source == LEFT_OUT:
+                    new = look_back(bank, spill, pipeline.score, self.settings, first=first, progress=progress)
+                    known = joined(known, new)
+        self._bank, self._calibration = bank, known
+        return self
+
+    def forget(self, image: str | os.PathLike[str], progress: Progress | None = None) -> Self:
+        """Give up what was learned from one training image, by its name in ``provenance``.
+
+        Calibration images that were measured from its patches are scored anew where they can be read; where not, their
+        scores are raised by what they may have grown at most. progress: stage "calibrate".
+
+        Raises DataError where the name is not known, or nothing would be left.
+        """
+        bank, known = self._fitted(), self._calibration
+        number = number_of(bank, os.fspath(image))
+        left = bank_without(bank, number, self._projection())
+        if known is not None:
+            known, raised = calibration_without(known, bank, left, number, **self._pipeline.shape)
+            if known is not None:
+                known = self._pipeline.scored_again(known, raised, left, progress)
+        self._bank, self._calibration = left, known
+        return self
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scores of good images that verdicts are measured against. Raises NotFittedError where there are none."""
+        self._fitted()
+        if self._calibration is None:
+            raise NotFittedError(NO_CALIBRATION)
+        return self._calibration
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether ``calibration`` is there, so that verdicts can be given."""
+        return self._fitted() is not None and self._calibration is not None
 
     @property
     def memory_bank(self) -> Float32:
@@ -137,41 +264,47 @@ class SAPatchCore:
         return rows
 
     @property
+    def covering_radius(self) -> float:
+        """Every patch that was learned from lies within this distance of a row of the memory bank, in the projection in
+        which the rows were chosen."""
+        bank = self._fitted()
+        return bank.radius + bank.loosened
+
+    @property
     def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Names of the training images, and for each row of the bank the number of its image and its patch, (m,)."""
         bank = self._fitted()
-        return bank.names, bank.images.numpy(), bank.cells.numpy()
+        return tuple(image.name for image in bank.training), bank.images.numpy(), bank.cells.numpy()
 
-    def save(self, path: str | os.PathLike[str], *, include_weights: bool = True) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, include_weights: bool = True, include_thumbnails: bool = True
+    ) -> None:
         """Write the model file, whole or not at all.
 
         include_weights: False leaves the network's weights out (a much smaller file); ``load`` then finds them as
-        ``fit`` did and checks that they are the same.
+        ``fit`` did and checks that they are the same. include_thumbnails: False leaves the training images' small pictures
+        out; an explanation then names the nearest good patch without showing it.
 
         Raises NotFittedError before ``fit``; ModelFileError where the file cannot be written.
         """
-        bank, backbone = self._fitted(), self._ready()
-        header = {
-            "settings": self.settings.model_dump(mode="json"),
-            "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm")},
-            "layers": backbone.layers,
-            "channels": backbone.channels,
-            "strides": backbone.strides,
-            "grid": bank.grid,
-            "training_images": bank.names,
-            "weights_sha256": digest(backbone.weights),
-        }
-        weights = backbone.weights if include_weights else None
-        write_model(Path(path), Stored(header, bank.rows, bank.images, bank.cells, weights))
+        stored = to_stored(
+            self.settings,
+            self._pipeline.network,
+            self._fitted(),
+            self._calibration,
+            include_weights,
+            include_thumbnails,
+        )
+        write_model(Path(path), stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """The detector that ``save`` wrote.
 
         options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers`` and ``weights`` may differ on this
-        machine; all else is as it was fitted.
+        machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; all else is as it was fitted.
 
-        Raises ModelFileError: the file is missing, cut, altered, from a newer format, or its network's weights, left
+        Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
         out of it, are others now. SettingsError: another option is named.
         """
         stored = read_model(Path(path))
@@ -181,67 +314,20 @@ class SAPatchCore:
                 f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}."
             )
         detector = cls(**{**stored.header["settings"], "device": "auto", **options})
-        detector._given = stored.weights
-        if stored.weights is None and digest(detector._ready().weights) != stored.header["weights_sha256"]:
+        detector._pipeline = Pipeline(detector.settings, stored.weights)
+        if stored.weights is None and digest(detector._pipeline.network.weights) != stored.header["weights_sha256"]:
             raise ModelFileError(
                 f"{path} holds no network weights, and those found here ({detector.settings.weights}) are not the ones it was "
                 "fitted with. Name the right file with weights, or save the model with its weights."
             )
-        grid = stored.header["grid"]
-        rows = stored.bank.to(detector._ready().device)
-        names = tuple(stored.header["training_images"])
-        detector._bank = Bank(rows, stored.images, stored.cells, names, (grid[0], grid[1]))
+        detector._bank = bank_from(stored, detector._pipeline.network.device)
+        detector._calibration = calibration_from(stored, detector.settings)
         return detector
 
-    def _ready(self) -> Backbone:
-        """The network, built when it is first needed."""
-        if self._backbone is None:
-            settings = self.settings
-            self._backbone = Backbone(
-                settings.backbone,
-                weights=GIVEN if self._given is not None else settings.weights,
-                layers=settings.layers,
-                input_size=settings.input_size,
-                device=choose_device(settings.device),
-                precision=settings.precision,
-                seed=settings.seed,
-                given=self._given,
-            )
-            self._given = None
-        return self._backbone
-
-    def _patches(self, sources: Any) -> Iterator[tuple[Batch, Patches]]:
-        """Steps 1 to 5, a batch at a time: the one path from images to patches, for fit, predict and embed."""
-        settings, backbone = self.settings, self._ready()
-        for batch in read_batches(
-            sources,
-            resize=settings.resize,
-            crop=settings.crop,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-        ):  # step 1: resized by Lanczos and cropped
-            with torch.inference_mode():
-                pixels = torch.from_numpy(batch.pixels)
-                layer2, layer3 = backbone.features(pixels)  # step 2: two layers of the frozen network
-                patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
-                    layer2, layer3, settings.attention, settings.temperature, settings.context_weight
-                )
-            require_numbers(patches, batch.names, settings.precision)
-            yield batch, patches  # outside: the mode must not reach the caller
-
-    @torch.inference_mode()
-    def _score(self, patches: Patches, bank: Bank) -> tuple[npt.NDArray[Any], ...]:
-        """Steps 7 and 8 for one batch: what Result holds of each image, in its order."""
-        distances = bank.compare(patches)  # step 7: the nearest patch of the bank
-        scores, at = largest(distances.whole)  # step 8: the image score is the largest patch score,
-        worst = torch.arange(len(at), device=at.device), at
-        parts = [scores, distances.local[worst], distances.context[worst]]
-        if self.settings.image_score == "reweighted":  # or that, weighted by how crowded the bank is around its match
-            patch = torch.cat((patches.local[worst], patches.context[worst[0], patches.cell[at]]), dim=1)
-            around = bank.around(patch, distances.row[worst], self.settings.neighbors)
-            parts = [part * neighbourhood_weight(scores, around) for part in parts]
-        grids = (distances.whole, distances.local, distances.context, distances.row)
-        return tuple(value.cpu().numpy() for value in (*parts, *(grid.unflatten(1, patches.grid) for grid in grids)))
+    def _projection(self) -> Projection:
+        """The one in which patches are chosen: the same for the same settings."""
+        network, settings = self._pipeline.network, self.settings
+        return Projection(*network.channels, settings.projection, settings.seed, network.device)
 
     def _fitted(self) -> Bank:
         if self._bank is None:

@@ -1,4 +1,4 @@
-"""What ``predict`` returns: scores, their two parts, and maps on demand."""
+"""What ``predict`` returns: scores, their two parts, maps on demand, and verdicts where good images were scored before."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import numpy.typing as npt
 
 from sapatchcore.data.sources import Batch
 from sapatchcore.data.transform import Size
-from sapatchcore.errors import DataError
+from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.score.anomaly_map import Float32, Maps, anomaly_map, part_map
+from sapatchcore.score.calibration import NO_CALIBRATION, Calibration, largest_values
+from sapatchcore.score.regions import Region, find_regions
+from sapatchcore.score.threshold import p_values, possible_rate, threshold
+from sapatchcore.score.verdict import Usual, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,7 @@ class Result:
         neighbours: (n, h, w) int64, the nearest row of the memory bank.
         sizes: n × (H, W), the images' own sizes in pixels.
         resize, crop: how the images were brought to the network.
+        calibration: the scores of good images that verdicts are measured against; None where there are none.
 
     Raises:
         ValueError: lengths or shapes that do not fit each other (a defect of the caller's code).
@@ -44,6 +49,7 @@ class Result:
     sizes: tuple[Size, ...]
     resize: Size
     crop: Size | None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         n = len(self.paths)
@@ -77,6 +83,49 @@ class Result:
         """The context part of each map, (H, W) float32."""
         return self._parts(self.context_patches)
 
+    @property
+    def p_values(self) -> npt.NDArray[np.float64]:
+        """(n,) float64 in (0, 1]: small where few good images score as high. Raises NotFittedError without calibration."""
+        return p_values(self.scores, self._calibrated().scores)
+
+    def threshold(self, false_reject: float | None = None) -> float:
+        """The score above which an image is rejected, so that at most ``false_reject`` of good parts are.
+
+        false_reject: None for 0.01, or the smallest rate that the calibration can promise where that is larger. Raises
+        NotFittedError without calibration; SettingsError for a rate that cannot be promised.
+        """
+        known = self._calibrated().scores
+        return threshold(known, possible_rate(len(known)) if false_reject is None else false_reject)
+
+    def pixel_threshold(self, false_reject: float | None = None) -> float:
+        """The value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
+        known = self._calibrated().peaks
+        return threshold(known, possible_rate(len(known)) if false_reject is None else false_reject)
+
+    def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
+        """The regions of one image above ``pixel_threshold``, with area, box and mask, the highest peak first."""
+        return find_regions(self.maps[image], self.pixel_threshold(false_reject))
+
+    def verdicts(self, false_reject: float | None = None) -> list[Verdict]:
+        """What is decided of each image, and of which kind it is; false_reject and errors as of ``threshold``."""
+        usual, limit = Usual(self._calibrated()), self.threshold(false_reject)
+        columns = (
+            *(self.scores, self.p_values, self.local_scores, self.context_scores),
+            *(self.local_patches.max((1, 2)), self.context_patches.max((1, 2))),
+        )
+        verdicts = []
+        for row in zip(*columns, strict=True):
+            score, p, local, context, most_local, most_context = (float(value) for value in row)
+            ratios = usual.ratios(most_local, most_context)
+            kind = usual.kind(most_local, most_context) if score > limit else ""
+            verdicts.append(Verdict(score > limit, score, limit, p, local, context, *ratios, kind))
+        return verdicts
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise NotFittedError(NO_CALIBRATION)
+        return self.calibration
+
     def _parts(self, part: Float32) -> Maps:
         return Maps(
             self.sizes,
@@ -91,11 +140,13 @@ def gather_result(
     crop: Size | None,
     total: int | None,
     progress: Callable[[str, int, int | None], None] | None,
+    calibration: Calibration | None = None,
+    stage: str = "predict",
 ) -> Result:
     """One Result of scored batches, whatever scored them.
 
     scored: each batch with its scores, local and context scores (n,), and patch scores, their two parts and the nearest
-    rows (n, h, w), in this order. total: images in all, where that is known; for ``progress("predict", done, total)``.
+    rows (n, h, w), in this order. total: images in all, where that is known; for ``progress(stage, done, total)``.
 
     Raises DataError where there is no image.
     """
@@ -107,7 +158,7 @@ def gather_result(
         names += batch.names
         sizes += batch.sizes
         if progress is not None:
-            progress("predict", len(names), total)
+            progress(stage, len(names), total)
     if not names:
         raise DataError("No image to score was given. Give at least one.")
     scores, local, context, whole, local_grid, context_grid, rows = (
@@ -125,4 +176,25 @@ def gather_result(
         sizes=tuple(sizes),
         resize=resize,
         crop=crop,
+        calibration=calibration,
+    )
+
+
+def as_calibration(
+    result: Result, source: str, images: npt.NDArray[np.int64], image_score: str, neighbors: int
+) -> Calibration:
+    """Scored good images as a calibration. source, images, image_score, neighbors: as of Calibration."""
+    return Calibration(
+        source=source,
+        names=result.paths,
+        images=images,
+        scores=result.scores,
+        local=result.local_patches.max((1, 2)),
+        context=result.context_patches.max((1, 2)),
+        peaks=largest_values(result.patch_scores, result.sizes, result.resize, result.crop),
+        grids=result.patch_scores,
+        rows=result.neighbours,
+        sizes=result.sizes,
+        image_score=image_score,
+        neighbors=neighbors,
     )

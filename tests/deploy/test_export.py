@@ -140,7 +140,7 @@ def test_inputs_outputs_and_what_the_file_says(exported: Path, fitted: SAPatchCo
 
 def test_one_file_with_the_bank_once(exported: Path, fitted: SAPatchCore) -> None:
     assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
-    tensors = sum(value.nbytes for value in fitted._ready().weights.values()) + fitted.memory_bank.nbytes
+    tensors = sum(value.nbytes for value in fitted._pipeline.network.weights.values()) + fitted.memory_bank.nbytes
     assert exported.stat().st_size < tensors + 300_000
 
 

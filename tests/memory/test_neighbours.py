@@ -201,3 +201,148 @@ def test_distances_do_not_lose_digits_far_from_the_origin() -> None:
     distances, indices = nearest(torch.tensor([[1000.0, 1000.2]]), bank, 2)
     assert indices.tolist() == [[0, 1]]
     assert math.isclose(float(distances[0, 0]), 0.2, rel_tol=1e-3)
+
+
+# --- rows left out by their group ----------------------------------------------------------------------------------------
+
+
+def groups_of(kind: str, bank: torch.Tensor, count: int = 5) -> torch.Tensor:
+    """(m,) int64: groups at random, of neighbouring places, or most rows in one."""
+    rng = np.random.default_rng(3)
+    groups = {
+        "at random": rng.integers(0, count, len(bank)),
+        "by place": bank[:, 0].argsort(stable=True).argsort().numpy() * count // len(bank),
+        "one has most": np.where(rng.random(len(bank)) < 0.95, 0, rng.integers(1, count, len(bank))),
+    }[kind]
+    return torch.from_numpy(groups.astype(np.int64))
+
+
+GROUPS = ["at random", "by place", "one has most"]
+
+
+@pytest.mark.parametrize("k", range(1, 10))
+def test_nearest_without_a_group_equals_all_differences(k: int) -> None:
+    bank = bank_of("random", 200, 12)
+    groups = groups_of("at random", bank)
+    queries = queries_of(bank, "near")
+    checks.check_nearest_barred(queries, bank, k, torch.arange(len(queries)) % 6, groups)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("groups", GROUPS)
+def test_nearest_without_a_group_for_every_kind_of_bank(kind: str, groups: str) -> None:
+    bank = bank_of(kind, 300)
+    queries = queries_of(bank, "in the bank")
+    barred = groups_of(groups, bank)[:: len(bank) // 90][: len(queries)]  # the group of the very row
+    checks.check_nearest_barred(queries, bank, 4, barred, groups_of(groups, bank))
+
+
+@pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
+@pytest.mark.parametrize("at_a_time", [1, 7, 90])
+def test_blocks_do_not_show_without_a_group(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole blocks can be barred: the groups are runs of the bank."""
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    bank = bank_of("clustered", 200, 6)
+    checks.check_nearest_barred(queries_of(bank, "near"), bank, 5, torch.arange(90) % 4, torch.arange(200) // 50)
+
+
+def test_triangles_without_a_group_by_hand() -> None:
+    # From (0, 0) the rows lie 3, 4 and 5 away; the first query may not see the nearest, the second not the other two.
+    bank = torch.tensor([[3.0, 0.0], [0.0, 4.0], [3.0, 4.0]])
+    groups = torch.tensor([7, 8, 8])
+    distances, indices = nearest(torch.zeros(1, 2), bank, 2, torch.tensor([7]), groups)
+    assert (distances.tolist(), indices.tolist()) == ([[4.0, 5.0]], [[1, 2]])
+    distances, indices = nearest(torch.zeros(2, 2), bank, 1, torch.tensor([7, 8]), groups)
+    assert (distances.tolist(), indices.tolist()) == ([[4.0], [3.0]], [[1], [0]])
+    assert NearestIndex(bank, groups).nearest(torch.zeros(2, 2), torch.tensor([7, 8])).tolist() == [1, 0]
+
+
+def test_exactly_as_many_rows_as_are_left() -> None:
+    """k = 3 of 100 rows, all but three barred, in the last of the blocks."""
+    bank = bank_of("random", 100, 6)
+    groups = torch.zeros(100, dtype=torch.int64)
+    groups[[40, 97, 99]] = 1
+    _, indices = nearest(queries_of(bank, "near"), bank, 3, torch.zeros(90, dtype=torch.int64), groups)
+    assert {tuple(sorted(row)) for row in indices.tolist()} == {(40, 97, 99)}
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_a_group_that_is_nowhere_changes_nothing(groups: str) -> None:
+    bank = bank_of("clustered")
+    queries, nobody = queries_of(bank, "near"), torch.full((90,), -1)
+    one, other = nearest(queries, bank, 5), nearest(queries, bank, 5, nobody, groups_of(groups, bank))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+    index = NearestIndex(bank, groups_of(groups, bank))
+    assert torch.equal(index.nearest(queries), index.nearest(queries, nobody))
+    assert torch.equal(index.nearest(queries), NearestIndex(bank).nearest(queries))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["in the bank", "near", "elsewhere", "far away"])
+@pytest.mark.parametrize("groups", GROUPS)
+def test_index_without_a_group_equals_all_differences(kind: str, where: str, groups: str) -> None:
+    bank = bank_of(kind)
+    queries = queries_of(bank, where)
+    checks.check_index_barred(queries, bank, torch.arange(len(queries)) % 5, groups_of(groups, bank))
+
+
+@pytest.mark.parametrize("rows", [2, 64, 255, 256, 257, 320, 321])
+def test_index_without_a_group_where_its_form_changes(rows: int) -> None:
+    bank = bank_of("random", rows, 10)
+    queries = queries_of(bank, "elsewhere")
+    checks.check_index_barred(queries, bank, torch.arange(len(queries)) % 2, torch.arange(rows) % 2)
+
+
+@pytest.mark.parametrize("many", [3, 80])  # few queries of a block are picked out, most go in whole
+def test_a_whole_block_is_barred(many: int) -> None:
+    """The query's most promising block, and all other blocks of its cluster, hold nothing but what may not count."""
+    bank = bank_of("clustered", 2000, 24)
+    index = NearestIndex(bank)
+    leaf = index._leaves[3]
+    groups = torch.arange(2000) % 7
+    groups[leaf] = 9
+    queries = bank[leaf][torch.arange(many) % len(leaf)] + 0.01
+    checks.check_index_barred(queries, bank, torch.full((many,), 9), groups)
+    near = torch.cdist(bank, queries[:1])[:, 0] < 0.5 * torch.cdist(bank, queries[:1]).max()
+    groups[near] = 9
+    assert 100 < int((groups == 9).sum()) < 1900
+    checks.check_index_barred(queries, bank, torch.full((many,), 9), groups)
+    mixed = torch.where(torch.arange(many) % 2 == 0, 9, 2)
+    checks.check_index_barred(queries, bank, mixed, groups)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 13, 90])
+def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = bank_of("clustered", 700, 12)
+    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    checks.check_index_barred(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    m=st.integers(2, 420),
+    d=st.integers(3, 12),
+    kind=st.sampled_from(KINDS),
+    where=st.sampled_from(["in the bank", "near", "elsewhere"]),
+    count=st.integers(2, 6),
+    block=st.sampled_from([3, 64, 4096]),
+    seed=st.integers(0, 999),
+    data=st.data(),
+)
+def test_any_groups(
+    m: int, d: int, kind: str, where: str, count: int, block: int, seed: int, data: st.DataObject
+) -> None:
+    """Both searches, for as many neighbours as the largest group leaves."""
+    bank = bank_of(kind, m, d, seed)
+    rng = np.random.default_rng(seed)
+    groups = torch.from_numpy(rng.integers(0, count, m) ** 2)  # unevenly, and some numbers do not occur
+    groups[0], groups[1] = 0, 1  # at least two
+    queries = queries_of(bank, where, seed + 1)
+    barred = torch.from_numpy(rng.integers(0, count, len(queries)) ** 2)
+    left = m - int(groups.bincount().max())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BLOCK", block)
+        checks.check_nearest_barred(queries, bank, data.draw(st.integers(1, min(9, left))), barred, groups)
+    checks.check_index_barred(queries, bank, barred, groups)

@@ -50,6 +50,44 @@ def test_rows_read_back_are_the_patches(fine: tuple[int, int], coarse: tuple[int
         assert torch.equal(spill.read(last)[0], made(1, 3, fine, coarse).rows()[0, 0])
 
 
+@pytest.mark.parametrize("together", [1, 2, 3, 5, 6, 7, 100])
+@pytest.mark.parametrize(("fine", "coarse"), [((6, 8), (3, 4)), ((5, 7), (3, 4)), ((4, 4), (4, 4))])
+def test_images_come_again_as_they_were_appended(together: int, fine: tuple[int, int], coarse: tuple[int, int]) -> None:
+    batches = [made(3, 0, fine, coarse), made(1, 1, fine, coarse), made(2, 2, fine, coarse)]
+    with Spill() as spill:
+        for patches in batches:
+            spill.append(patches)
+        for _ in range(2):  # they may be asked for again, and other rows in between
+            found = list(spill.images_again(together, torch.device("cpu")))
+            assert [len(one.local) for one in found[:-1]] == [together] * (len(found) - 1)
+            assert sum(len(one.local) for one in found) == 6
+            for name in ("local", "context"):
+                expected = torch.cat([getattr(patches, name) for patches in batches])
+                assert torch.equal(torch.cat([getattr(one, name) for one in found]), expected)
+            for one in found:
+                assert torch.equal(one.cell, batches[0].cell)
+                assert one.grid == fine
+            assert torch.equal(torch.cat([one.rows() for one in found]), torch.cat([one.rows() for one in batches]))
+            spill.read(torch.tensor([3, 0]))
+
+
+def test_images_come_again_while_others_are_read() -> None:
+    """A part that was handed out is not touched by what is read after it."""
+    with Spill() as spill:
+        spill.append(made(4))
+        first, *_ = parts = list(spill.images_again(1, torch.device("cpu")))
+        spill.read(torch.tensor([100, 7]))
+        assert torch.equal(first.local[0], made(4).local[0])
+        assert torch.equal(parts[3].context[0], made(4).context[3])
+        first.local.zero_()
+        assert torch.equal(next(iter(spill.images_again(1, torch.device("cpu")))).local[0], made(4).local[0])
+
+
+def test_no_image_comes_again_where_there_is_none() -> None:
+    with Spill() as spill:
+        assert list(spill.images_again(3, torch.device("cpu"))) == []
+
+
 def test_nothing_is_left_after_leaving(temporary: Path) -> None:
     with Spill() as spill:
         spill.append(made(2))
@@ -73,6 +111,8 @@ def test_file_that_is_cut_off_is_said() -> None:
         spill._file.truncate(100)
         with pytest.raises(DataError, match=r"was cut off while fit ran\. Run fit again\.$"):
             spill.read(torch.tensor([90]))
+        with pytest.raises(DataError, match=r"was cut off while fit ran\. Run fit again\.$"):
+            list(spill.images_again(2, torch.device("cpu")))
 
 
 RUNNING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +18,8 @@ import torch
 
 from sapatchcore import ModelFileError, NotFittedError, SAPatchCore, SettingsError
 from sapatchcore.memory import store
-from sapatchcore.memory.store import FORMAT, Stored, read_model, write_model
+from sapatchcore.memory.store import FORMAT, Stored, describe, has_weights, read_model, write_model
+from sapatchcore.score.calibration import Calibration
 
 
 def stored(seed: int = 0, rows: int = 7) -> Stored:
@@ -28,6 +30,13 @@ def stored(seed: int = 0, rows: int = 7) -> Stored:
         images=torch.arange(rows) % 2,
         cells=torch.arange(rows) % 6,
         weights={"layer2.weight": torch.randn(3, 4, generator=generator), "n": torch.tensor(3)},
+        more={
+            "training.size": torch.tensor([[480, 640], [33, 47]], dtype=torch.int32),
+            "thumbnails": torch.arange(20, dtype=torch.uint8),
+            "thumbnails.end": torch.tensor([0, 20]),
+            "calibration.scores": torch.randn(2, generator=generator),
+            "calibration.rows": torch.arange(12, dtype=torch.int32).reshape(2, 2, 3),
+        },
     )
 
 
@@ -40,6 +49,10 @@ def assert_same(found: Stored, expected: Stored) -> None:
     assert (found.weights is None) == (expected.weights is None)
     for name, value in (expected.weights or {}).items():
         assert torch.equal(found.weights[name], value)  # type: ignore[index]
+    assert found.more.keys() == expected.more.keys()
+    for name, value in expected.more.items():
+        assert found.more[name].dtype == value.dtype
+        assert torch.equal(found.more[name], value)
 
 
 @pytest.fixture
@@ -55,14 +68,32 @@ def test_read_back(model: Path) -> None:
 
 def test_read_back_without_weights(tmp_path: Path) -> None:
     one = stored()
-    bare = Stored(one.header, one.bank, one.images, one.cells, None)
-    write_model(tmp_path / "m.safetensors", bare)
-    assert_same(read_model(tmp_path / "m.safetensors"), bare)
+    for more in ({}, one.more):
+        bare = Stored(one.header, one.bank, one.images, one.cells, None, more)
+        write_model(tmp_path / "m.safetensors", bare)
+        assert_same(read_model(tmp_path / "m.safetensors"), bare)
+
+
+def test_has_weights(model: Path, tmp_path: Path) -> None:
+    one = stored()
+    write_model(tmp_path / "bare", Stored(one.header, one.bank, one.images, one.cells, None, one.more))
+    assert has_weights(model)
+    assert not has_weights(tmp_path / "bare")
+
+
+def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+    """Weights that are a part of another tensor, and a tensor in another order than its memory."""
+    one, whole = stored(), torch.arange(24.0).reshape(4, 6)
+    more = {"turned": whole.T, "none": torch.zeros(0, 3)}
+    shared = Stored(one.header, whole, torch.arange(4), torch.arange(4), {"w": whole[3]}, more)
+    write_model(tmp_path / "m", shared)
+    assert_same(read_model(tmp_path / "m"), shared)
 
 
 def test_any_safetensors_reader_can_open_it(model: Path) -> None:
     with safetensors.safe_open(model, framework="np") as file:
-        assert set(file.keys()) == {"bank", "bank.image", "bank.cell", "weights.layer2.weight", "weights.n"}
+        own = {"bank", "bank.image", "bank.cell", "weights.layer2.weight", "weights.n"}
+        assert set(file.keys()) == own | set(stored().more)
         header = json.loads(file.metadata()["sapatchcore"])
     assert header["format"] == FORMAT
     assert header["training_images"] == ["a.png", "ä é.png"]
@@ -84,13 +115,13 @@ def test_readable_as_the_umask_says(model: Path) -> None:
 # --- damage ------------------------------------------------------------------------------------------------------------
 
 
-def _refused_or_same(path: Path) -> bool:
+def _refused_or_same(path: Path, expected: Stored | None = None) -> bool:
     """True if refused with a sentence, or read as the very same content (a blank more between words, say)."""
     try:
         found = read_model(path)
     except ModelFileError as error:
         return str(error).startswith(str(path)) and str(error).endswith(".")
-    assert_same(found, stored())
+    assert_same(found, expected or stored())
     return True
 
 
@@ -156,7 +187,29 @@ def test_newer_format_is_refused(version: object, tmp_path: Path) -> None:
         read_model(path)
 
 
-@pytest.mark.parametrize("left_out", ["bank", "bank.image", "bank.cell", "weights.n"])
+@pytest.mark.parametrize("version", [0, 1])
+def test_older_format_is_refused(version: int, tmp_path: Path) -> None:
+    """What version 0.1 wrote: no scores of good images, no sizes."""
+    path = tmp_path / "m.safetensors"
+    text = json.dumps({"format": version, "settings": {}, "training_images": ["a.png"], "grid": [2, 3]})
+    tensors = {"bank": torch.zeros(2, 2), "bank.image": torch.zeros(2), "bank.cell": torch.zeros(2)}
+    safetensors.torch.save_file(tensors, path, metadata={"sapatchcore": text})
+    for read in (read_model, SAPatchCore.load):
+        with pytest.raises(ModelFileError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path} has the format {version}, from before models kept calibration scores; this version of sapatchcore "
+            "reads 2. Fit it anew with `sapatchcore fit`."
+        )
+
+
+def test_this_format_is_2(model: Path) -> None:
+    assert read_model(model).header["format"] == FORMAT == 2
+
+
+@pytest.mark.parametrize(
+    "left_out", ["bank", "bank.image", "bank.cell", "weights.n", "thumbnails", "thumbnails.end", "calibration.rows"]
+)
 def test_missing_tensor_is_noticed(left_out: str, model: Path) -> None:
     with safetensors.safe_open(model, framework="pt") as file:
         metadata = file.metadata()
@@ -171,6 +224,25 @@ def test_altered_settings_are_noticed(model: Path) -> None:
     changed = content.replace(rb"\"seed\": 0", rb"\"seed\": 1")
     assert changed != content
     model.write_bytes(changed)
+    with pytest.raises(ModelFileError, match="its checksum does not fit"):
+        read_model(model)
+
+
+@pytest.mark.parametrize("name", sorted(stored().more))
+def test_altered_tensors_are_noticed(name: str, model: Path) -> None:
+    """A calibration that was made milder, another picture: whoever writes the file anew lacks the seal."""
+    with safetensors.safe_open(model, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, model, metadata=metadata)
+    assert_same(read_model(model), stored())
+    tensors[name] = tensors[name] + 1
+    safetensors.torch.save_file(tensors, model, metadata=metadata)
+    with pytest.raises(ModelFileError, match="was altered after it was written: its checksum does not fit"):
+        read_model(model)
+    tensors[name] = tensors[name] - 1
+    tensors["more"] = torch.zeros(1)
+    safetensors.torch.save_file(tensors, model, metadata=metadata)
     with pytest.raises(ModelFileError, match="its checksum does not fit"):
         read_model(model)
 
@@ -267,6 +339,114 @@ def test_saved_and_loaded_scores_to_the_bit(
     np.testing.assert_array_equal(loaded.provenance[2], fitted.provenance[2])
 
 
+@pytest.fixture
+def smallest(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> Path:
+    """A whole detector's file without its weights: calibration, sizes and thumbnails are most of it."""
+    path = tmp_path / "detector.safetensors"
+    SAPatchCore(**small, coreset_ratio=0.02).fit(good[:3]).save(path, include_weights=False)
+    return path
+
+
+def test_damage_to_a_whole_detector_is_noticed(smallest: Path) -> None:
+    content = smallest.read_bytes()
+    assert len(content) < 100_000
+    expected = read_model(smallest)
+    assert {"thumbnails", "calibration.grids", "training.size"} <= set(expected.more)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(8, len(content), 120).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        smallest.write_bytes(damaged)
+        assert _refused_or_same(smallest, expected), f"byte {place} of {len(content)}"
+    for length in rng.integers(0, len(content), 60).tolist():
+        smallest.write_bytes(content[:length])
+        assert _refused_or_same(smallest, expected), f"cut to {length} of {len(content)} bytes"
+        with pytest.raises(ModelFileError):
+            SAPatchCore.load(smallest)
+
+
+@pytest.mark.parametrize("image_score", ["max", "reweighted"])
+def test_calibration_and_training_images_come_back(
+    image_score: str, good: np.ndarray, images: Callable, small: dict[str, Any], tmp_path: Path
+) -> None:
+    """To the bit, with images of several sizes."""
+    learned = [*good[:3], images(1, (50, 90), 3)[0]]
+    detector = SAPatchCore(**small, coreset_ratio=0.1, image_score=image_score, neighbors=4).fit(learned)
+    detector.save(tmp_path / "m")
+    loaded = SAPatchCore.load(tmp_path / "m", device="cpu")
+    one, other = detector._bank, loaded._bank
+    assert one is not None
+    assert other is not None
+    assert other.training == one.training
+    assert [image.size for image in other.training] == [(64, 64)] * 3 + [(50, 90)]
+    assert (other.grid, other.radius, other.loosened) == (one.grid, one.radius, one.loosened)
+    assert one.radius > 0
+    for field in dataclasses.fields(Calibration):
+        found, expected = getattr(loaded.calibration, field.name), getattr(detector.calibration, field.name)
+        if isinstance(expected, np.ndarray):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+        else:
+            assert found == expected
+    assert loaded.predict(good).verdicts() == detector.predict(good).verdicts()
+
+
+def test_no_calibration_comes_back_as_none(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> None:
+    SAPatchCore(**small).fit(good[:1]).save(tmp_path / "m")
+    assert not [name for name in read_model(tmp_path / "m").more if name.startswith("calibration")]
+    assert not SAPatchCore.load(tmp_path / "m").is_calibrated
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, True),
+        ({"batch_size": 3, "workers": 0}, True),
+        ({"image_score": "max"}, False),
+        ({"neighbors": 5}, False),
+        ({"image_score": "reweighted", "neighbors": 9}, True),
+    ],
+)
+def test_other_image_scores_leave_a_model_without_calibration(
+    options: dict[str, Any], kept: bool, good: np.ndarray, small: dict[str, Any], tmp_path: Path
+) -> None:
+    SAPatchCore(**small, coreset_ratio=0.1, image_score="reweighted").fit(good[:4]).save(tmp_path / "m")
+    assert SAPatchCore.load(tmp_path / "m", **options).is_calibrated == kept
+
+
+def test_other_neighbours_do_not_matter_to_max_scores(fitted: SAPatchCore, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "m")
+    assert SAPatchCore.load(tmp_path / "m", neighbors=2).is_calibrated
+    assert not SAPatchCore.load(tmp_path / "m", image_score="reweighted").is_calibrated
+
+
+def test_thumbnails_left_out(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:
+    """The file is smaller by them, and an explanation names the good patch without showing it."""
+    fitted.save(tmp_path / "with")
+    fitted.save(tmp_path / "without", include_thumbnails=False)
+    pictures = sum(len(image.thumbnail) for image in fitted._bank.training)  # type: ignore[union-attr]
+    saved = (tmp_path / "with").stat().st_size - (tmp_path / "without").stat().st_size
+    assert pictures <= saved < pictures + 1000
+    assert not {"thumbnails", "thumbnails.end"} & set(read_model(tmp_path / "without").more)
+    loaded = SAPatchCore.load(tmp_path / "without", device="cpu")
+    for one, other in zip(loaded.explain(good[:2]), fitted.explain(good[:2]), strict=True):
+        assert one.causes[0].good == dataclasses.replace(other.causes[0].good, thumbnail=b"")
+        assert other.causes[0].good.thumbnail
+
+
+def test_what_people_are_told_of_a_file(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    fitted.save(path)
+    facts = describe(path, read_model(path))
+    json.dumps(facts)
+    assert facts["bank"] == "64 patches of 384 numbers"
+    assert facts["training_images"] == 10
+    assert facts["calibration"] == {"source": "left out", "names": 10, "image_score": "max", "neighbors": 9}
+    assert facts["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
+    assert facts["format"] == FORMAT
+    assert SAPatchCore.load(path, device="cpu").fit(good[:1], calibrate=good[1:4]).calibration.source == "separate"
+
+
 def test_loaded_and_saved_again_is_the_same_file(fitted: SAPatchCore, tmp_path: Path) -> None:
     fitted.save(tmp_path / "a")
     SAPatchCore.load(tmp_path / "a", device="cpu").save(tmp_path / "b")
@@ -284,7 +464,7 @@ def test_same_seed_same_file(good: np.ndarray, small: dict[str, Any], fitted: SA
 def test_weights_left_out_are_checked(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> None:
     checkpoints = []
     for seed in (1, 2):
-        network = SAPatchCore(**{**small, "seed": seed})._ready()
+        network = SAPatchCore(**{**small, "seed": seed})._pipeline.network
         checkpoints.append(dict(network.weights))
     for number, cut in enumerate(checkpoints):
         whole = timm.create_model("resnet18", pretrained=False).state_dict()
@@ -301,7 +481,7 @@ def test_weights_left_out_are_checked(good: np.ndarray, small: dict[str, Any], t
 
 def test_model_file_needs_nothing_else(good: np.ndarray, small: dict[str, Any], tmp_path: Path) -> None:
     """With its weights inside, the checkpoint that they came from may be gone."""
-    network = dict(SAPatchCore(**small)._ready().weights)
+    network = dict(SAPatchCore(**small)._pipeline.network.weights)
     checkpoint = tmp_path / "net.pth"
     torch.save({**timm.create_model("resnet18", pretrained=False).state_dict(), **network}, checkpoint)
     detector = SAPatchCore(**{**small, "weights": str(checkpoint)}).fit(good[:3])

@@ -27,6 +27,7 @@ __all__ = [
     "open_dataset",
     "read_regions",
     "training_images",
+    "validation_images",
 ]
 
 AUTO = "auto"
@@ -64,6 +65,14 @@ def training_images(folder: str | os.PathLike[str], layout: str = AUTO) -> tuple
     if found == "plain":
         layouts.check_plain(path)
     return list_images(train_folder(path, found) or path)
+
+
+def validation_images(folder: str | os.PathLike[str], layout: str = AUTO) -> tuple[Path, ...]:
+    """Good images that a category keeps apart for calibration (MVTec LOCO AD's validation); none elsewhere."""
+    path = Path(folder)
+    if _layout_of(path, layout) != "loco":
+        return ()
+    return tuple(sample.path for sample in open_dataset(path, "loco").validation)
 
 
 def find_categories(root: str | os.PathLike[str], layout: str = AUTO) -> dict[str, Path]:

@@ -52,6 +52,11 @@ def list_images(folder: Path, *, recursive: bool = False) -> tuple[Path, ...]:
     return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
 
 
+def all_images(folder: Path) -> tuple[Path, ...]:
+    """The image files of ``folder`` and below it, as ``list_images``."""
+    return list_images(folder, recursive=True)
+
+
 def source_name(source: ImageSource, index: int) -> str:
     """What messages and results call the source at place ``index``: its path, or "image 3" for pixels."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {index}"

@@ -57,16 +57,19 @@ def as_sources(
 
 
 def read_batches(
-    sources: Iterable[ImageSource], *, resize: Size, crop: Size | None, batch_size: int, workers: int
+    sources: Iterable[ImageSource], *, resize: Size, crop: Size | None, batch_size: int, workers: int, first: int = 0
 ) -> Generator[Batch, None, None]:
-    """Batches of up to ``batch_size`` images, read and resized by ``workers`` threads while the caller computes."""
+    """Batches of up to ``batch_size`` images, read and resized by ``workers`` threads while the caller computes.
+
+    first: the number of the first image, for the names of those that have no path.
+    """
 
     def read(numbered: tuple[int, ImageSource]) -> tuple[str, Size, npt.NDArray[np.uint8]]:
         name = source_name(numbered[1], numbered[0])
         image = read_image(numbered[1], name)
         return name, (image.shape[0], image.shape[1]), prepare(image, resize, crop)
 
-    with closing(load_ahead(enumerate(sources), read, workers=workers, ahead=batch_size + workers)) as images:
+    with closing(load_ahead(enumerate(sources, first), read, workers=workers, ahead=batch_size + workers)) as images:
         for batch in _groups(images, batch_size):
             names, sizes, pixels = zip(*batch, strict=True)
             yield Batch(names, sizes, np.stack(pixels))

@@ -27,6 +27,7 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.patches import Patches, to_patches
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError
 from sapatchcore.memory.bank import Bank
+from sapatchcore.pipeline import Pipeline
 from sapatchcore.replace import replacing
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -47,7 +48,7 @@ def export_onnx(detector: SAPatchCore, path: str | os.PathLike[str], *, opset: i
     bank = detector._fitted()
     require_packages()
     check_opset(opset)
-    weights = detector._ready().weights
+    weights = detector._pipeline.network.weights
     size = sum(value.nbytes for value in (*weights.values(), bank.rows))
     if size > _LARGEST:
         raise ModelFileError(
@@ -97,7 +98,7 @@ def check_opset(opset: int) -> None:
 def _on_cpu(detector: SAPatchCore, bank: Bank) -> SAPatchCore:
     """The same detector on the CPU in float32: what the file is made from and compared with."""
     plain = SAPatchCore(**{**detector.settings.model_dump(), "device": "cpu", "precision": "float32"})
-    plain._given = detector._ready().weights
+    plain._pipeline = Pipeline(plain.settings, detector._pipeline.network.weights)
     plain._bank = replace(bank, rows=bank.rows.cpu())
     return plain
 
@@ -117,14 +118,14 @@ def _made_images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 @torch.inference_mode()
 def _patches(plain: SAPatchCore, pixels: npt.NDArray[np.uint8]) -> Patches:
     settings = plain.settings
-    layers = plain._ready().features(torch.from_numpy(pixels))
+    layers = plain._pipeline.network.features(torch.from_numpy(pixels))
     return to_patches(*layers, settings.attention, settings.temperature, settings.context_weight)
 
 
 def _program(plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8], opset: int) -> Any:
     settings = plain.settings
     neighbors = settings.neighbors if settings.image_score == "reweighted" else None
-    graph = Graph(plain._ready().features, plain._fitted(), patches.cell, settings, neighbors)
+    graph = Graph(plain._pipeline.network.features, plain._fitted(), patches.cell, settings, neighbors)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -162,7 +163,7 @@ def _program(plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8]
 def _check(file: Path, plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8]) -> None:
     """Raises ModelFileError unless the file's numbers are the detector's own."""
     bank = plain._fitted()
-    own: Arrays = plain._score(patches, bank)
+    own: Arrays = plain._pipeline.score(patches, bank)
     try:
         found: Arrays = tuple(open_session(file).run(list(OUTPUTS), {"images": pixels}))
         rows = torch.from_numpy(found[-1]).flatten(1)

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.data.images import list_images
+from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Images, as_sources, read_batches
 from sapatchcore.deploy.graph import OUTPUTS
-from sapatchcore.detector import Progress
 from sapatchcore.errors import ModelFileError, SAPatchCoreError
+from sapatchcore.learning import Progress
 from sapatchcore.result import Result, gather_result
 from sapatchcore.settings import Settings, settings_from
 
@@ -27,7 +27,7 @@ def predict_onnx(path: str | os.PathLike[str], images: Images, progress: Progres
     """
     session = open_session(Path(path))
     settings = _settings(Path(path), session)
-    sources, total = as_sources(images, lambda folder: list_images(folder, recursive=True))
+    sources, total = as_sources(images, all_images)
     batches = read_batches(
         sources,
         resize=settings.resize,

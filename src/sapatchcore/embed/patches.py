@@ -23,13 +23,15 @@ class Patches:
     """The embedding of n images.
 
     local: (n, p, c2) float32, p = h2·w2 patches an image. context: (n, r, c3) float32, r = h3·w3.
-    cell: (p,) int64, the row of ``context`` that serves each patch. grid: (h2, w2).
+    cell: (p,) int64, the row of ``context`` that serves each patch. grid: (h2, w2). mixed: (n, c3, h3, w3) float32, what the
+    context was mixed from, pooled already where there is self-attention; None where nobody will ask.
     """
 
     local: torch.Tensor
     context: torch.Tensor
     cell: torch.Tensor
     grid: tuple[int, int]
+    mixed: torch.Tensor | None = None
 
     def rows(self) -> torch.Tensor:
         """(n, p, c2 + c3) float32: the patches as the paper has them."""
@@ -59,9 +61,9 @@ def to_patches(
     layer2, layer3 = layer2.float(), layer3.float()
     local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)
     if attention == "self":
+        layer3 = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
         # (x/√t)·(x/√t) = x·x/t, and the values come back by √t.
-        context = self_attention(F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1) / temperature**0.5)
-        context = context * temperature**0.5
+        context = self_attention(layer3 / temperature**0.5) * temperature**0.5
     else:
         context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
     grid = (layer2.shape[2], layer2.shape[3])
@@ -70,6 +72,7 @@ def to_patches(
         rearrange(context * context_weight, "n c h w -> n (h w) c").contiguous(),
         covering_cell(grid, (layer3.shape[2], layer3.shape[3])).to(local.device),
         grid,
+        layer3,
     )
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from sapatchcore.data.transform import Size
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
@@ -16,41 +17,88 @@ _TOGETHER = 16_000_000
 
 
 @dataclass(frozen=True)
+class TrainingImage:
+    """What is kept of an image that was learned from.
+
+    name: its path, or "image 3". size: (H, W), its own. thumbnail: a JPEG file of what the network saw of it, or b"".
+    """
+
+    name: str
+    size: Size
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
 class Bank:
     """The kept patches of good images.
 
     rows: (m, d) float32. images, cells: (m,) int64 on the CPU, the training image and the patch that each row came
-    from. names: of the training images. grid: (h, w) of an image's patches.
+    from. training: the images. grid: (h, w) of an image's patches. radius: every patch that was learned from lies within
+    ``radius + loosened`` of a row, in the projection in which the rows were chosen; ``loosened`` is 0 until an image is
+    forgotten.
     """
 
     rows: torch.Tensor
     images: torch.Tensor
     cells: torch.Tensor
-    names: tuple[str, ...]
+    training: tuple[TrainingImage, ...]
     grid: tuple[int, int]
+    radius: float = 0.0
+    loosened: float = 0.0
 
     @cached_property
     def index(self) -> NearestIndex:
         """Finds the nearest row; built when it is first needed."""
-        return NearestIndex(self.rows)
+        return NearestIndex(self.rows, self.groups)
 
-    def compare(self, patches: Patches) -> Distances:
-        """Each patch of n images with its nearest row; distances are taken from the differences themselves."""
+    @cached_property
+    def groups(self) -> torch.Tensor:
+        """(m,) int64: ``images`` where the rows are."""
+        return self.images.to(self.rows.device)
+
+    @property
+    def fewest_left(self) -> int:
+        """The rows that are left when the training image with the most of them is left out."""
+        return len(self.rows) - int(self.images.bincount().max())
+
+    def compare(self, patches: Patches, barred: torch.Tensor | None = None) -> Distances:
+        """Each patch of n images with its nearest row; distances are taken from the differences themselves.
+
+        barred: (n,) int64, for each image the training image whose rows do not count, -1 for none; another must have rows.
+        """
         c2, per_image = patches.local.shape[2], patches.cell.shape[0]
+        away = None if barred is None else barred.to(self.rows.device).repeat_interleave(per_image)
         parts = []
-        for few in patches.split(max(1, _TOGETHER // (4 * per_image * self.rows.shape[1]))):
+        images, done = max(1, _TOGETHER // (4 * per_image * self.rows.shape[1])), 0
+        for few in patches.split(images):
             rows = few.rows().flatten(0, 1)
-            found = self.index.nearest(rows)
+            found = self.index.nearest(rows, None if away is None else away[done : done + len(rows)])
             squared = rows.sub_(self.rows[found]).square_()
             local, context = squared[:, :c2].sum(1), squared[:, c2:].sum(1)
             parts.append(((local + context).sqrt(), local.sqrt_(), context.sqrt_(), found))
+            done += len(rows)
         columns = [torch.cat(column).reshape(-1, per_image) for column in zip(*parts, strict=True)]
         return Distances(*columns)
 
-    def around(self, patch: torch.Tensor, row: torch.Tensor, k: int) -> torch.Tensor:
-        """(n, k) distances from each patch (n, d) to the k rows nearest to *row* (n,), the row itself among them."""
-        _, neighbours = nearest(self.rows[row], self.rows, min(k, len(self.rows)))
-        return (patch[:, None] - self.rows[neighbours]).square().sum(2).sqrt()
+    def around(
+        self, patch: torch.Tensor, row: torch.Tensor, k: int, barred: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(n, k) distances from each patch (n, d) to the k rows nearest to *row* (n,), the row itself among them.
+
+        barred: as in ``compare``. Where fewer rows are left, the last distances are -inf, which weigh nothing.
+        """
+        own = torch.zeros(len(patch), dtype=torch.int64)
+        if barred is not None:
+            counts = self.images.bincount(minlength=len(self.training) + 1)  # the last, that of no image, is 0
+            own = counts[torch.where(barred.cpu() < 0, len(counts) - 1, barred.cpu())]
+        there = (len(self.rows) - own).clamp(max=k)  # (n,)
+        out = patch.new_full((len(patch), k), -torch.inf)
+        for count in there.unique().tolist():
+            chosen = (there == count).nonzero().squeeze(1).to(patch.device)
+            away = None if barred is None else barred.to(patch.device)[chosen]
+            _, neighbours = nearest(self.rows[row[chosen]], self.rows, count, away, self.groups)
+            out[chosen, :count] = (patch[chosen, None] - self.rows[neighbours]).square().sum(2).sqrt()
+        return out
 
 
 @dataclass(frozen=True)

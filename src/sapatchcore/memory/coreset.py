@@ -37,10 +37,24 @@ class _Block:
     seen: int = 0  # centres that its distances take into account
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Coreset:
+    """rows: (count,) int64 row numbers on the CPU, in the order in which they were chosen. radius: the covering radius, the
+    largest Euclidean distance from any row to the nearest chosen one."""
+
+    rows: torch.Tensor
+    radius: float
+
+
 def greedy_coreset(
     x: torch.Tensor, count: int, *, seed: int, progress: Callable[[int], None] | None = None
 ) -> torch.Tensor:
+    """The rows of ``choose``: (count,) int64. Parameters and errors as there."""
+    return choose(x, count, seed=seed, progress=progress).rows
+
+
+@torch.inference_mode()
+def choose(x: torch.Tensor, count: int, *, seed: int, progress: Callable[[int], None] | None = None) -> Coreset:
     """Choose ``count`` rows of ``x`` by exact greedy k-center selection.
 
     Args:
@@ -48,9 +62,6 @@ def greedy_coreset(
         count: how many rows to choose, 1 to n.
         seed: draws the first centre.
         progress: called with the number of centres chosen so far, now and then.
-
-    Returns:
-        (count,) int64 row numbers on the CPU, in the order in which they were chosen.
 
     Raises:
         SettingsError: ``count`` is outside 1 to n.
@@ -75,11 +86,12 @@ def greedy_coreset(
         distance[pick] = -torch.inf  # never again, not even among duplicates
         if progress is not None and k % 64 == 0:
             progress(k)
-        while k + 1 < count:
+        while True:  # after the last centre too: what would come next lies at the covering radius
             bound, b = bounds[0]
             block = blocks[b]
             if block.seen == k + 1:
                 pick = int(block.rows[distance[block.rows].argmax()])
+                radius = max(-bound, 0.0) ** 0.5  # 0 where all are chosen: their distances are -inf
                 break
             missed, missed_norms = centres[block.seen : k + 1], norms[block.seen : k + 1]
             block.seen = k + 1
@@ -97,7 +109,7 @@ def greedy_coreset(
             heapq.heapreplace(bounds, (-float(nearest.max()), b))
     if progress is not None:
         progress(count)
-    return chosen
+    return Coreset(chosen, radius)
 
 
 def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:

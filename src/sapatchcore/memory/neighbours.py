@@ -5,6 +5,8 @@
 together form a block, with a box around them along the bank's first principal axes and one more axis for the length
 of what these leave out. This map shrinks distances, never stretches them, so the distance to the box is a lower bound
 for every row in it: a block farther away than the nearest row found so far cannot hold a nearer one.
+
+Both can leave rows out by their *group*, so that a training image is compared with the bank without its own patches.
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
 QUERIES = 8192  # queries at a time
 LEAF = 64  # rows of the bank under one box
 AXES = 16  # principal axes of a box
+MOST = 0.6  # share of the queries
 _SLACK = 1e-5  # of the squared norms: above float32's rounding in bounds and products
+
+Groups = torch.Tensor | None
 
 
 @torch.inference_mode()
-def nearest(queries: torch.Tensor, bank: torch.Tensor, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(
+    queries: torch.Tensor, bank: torch.Tensor, k: int = 1, barred: torch.Tensor | None = None, groups: Groups = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest rows of ``bank`` for each query, nearest first, exactly.
 
     Args:
         queries: (q, d) float32.
         bank: (m, d) float32 on the same device.
-        k: 1 to 9, at most m.
+        k: 1 to 9, at most m; where groups are barred, at most the rows that are left for every query.
+        barred: (q,) int64, the group whose rows do not count for a query. groups: (m,) int64, of the rows; with ``barred``.
 
     Returns:
         distances (q, k) float32, Euclidean, from the differences themselves (a row of the bank has distance 0), and
@@ -41,19 +49,30 @@ def nearest(queries: torch.Tensor, bank: torch.Tensor, k: int = 1) -> tuple[torc
     if not 1 <= k <= most:
         raise SettingsError(f"k must be in 1 to {most} for a memory bank of {len(bank)} patches. Got {k}.")
     mean = bank.mean(0)
-    found = torch.cat([_nearest(rows - mean, bank, mean, k) for rows in queries.split(QUERIES)])
+    away = [None] * -(-len(queries) // QUERIES) if barred is None else barred.split(QUERIES)
+    parts = zip(queries.split(QUERIES), away, strict=True)
+    found = torch.cat([_nearest(rows - mean, bank, mean, k, out, groups) for rows, out in parts])
     distances = _distances(queries, bank, found)
     distances, order = distances.sort(dim=1, stable=True)  # the products' rounding may have swapped near-ties
     return distances, found.gather(1, order)
 
 
-def _nearest(queries: torch.Tensor, bank: torch.Tensor, mean: torch.Tensor, k: int) -> torch.Tensor:
+def _nearest(
+    queries: torch.Tensor,
+    bank: torch.Tensor,
+    mean: torch.Tensor,
+    k: int,
+    barred: torch.Tensor | None = None,
+    groups: Groups = None,
+) -> torch.Tensor:
     best = queries.new_full((len(queries), k), torch.inf)
     found = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), BLOCK):
         rows = bank[start : start + BLOCK] - mean
         # |q − b|² without |q|², which does not change the order.
         squared = torch.addmm(rows.square().sum(1), queries, rows.T, alpha=-2)
+        if barred is not None and groups is not None:
+            squared.masked_fill_(groups[start : start + BLOCK] == barred[:, None], torch.inf)
         values, indices = squared.topk(min(k, len(rows)), dim=1, largest=False)
         best, order = torch.cat((best, values), dim=1).topk(k, dim=1, largest=False)
         found = torch.cat((found, indices + start), dim=1).gather(1, order)
@@ -78,9 +97,9 @@ class NearestIndex:
     """Exact search for the single nearest row of a fixed bank, made for banks of thousands of rows on a CPU."""
 
     @torch.inference_mode()
-    def __init__(self, bank: torch.Tensor) -> None:
-        """bank: (m, d) float32; kept, and copied once in the order of the blocks where boxes are used."""
-        self.bank = bank
+    def __init__(self, bank: torch.Tensor, groups: Groups = None) -> None:
+        """bank: (m, d) float32; kept, and copied once in the order of the blocks where boxes are used. groups: (m,) int64."""
+        self.bank, self._groups = bank, groups
         # Other devices do the whole product faster than they could decide what to leave out.
         self._boxed = bank.device.type == "cpu" and len(bank) > 4 * LEAF
         if not self._boxed:
@@ -97,13 +116,19 @@ class NearestIndex:
         self._slack = _SLACK * float(centred.square().sum(1).max())
 
     @torch.inference_mode()
-    def nearest(self, queries: torch.Tensor) -> torch.Tensor:
-        """(q,) int64: the nearest row of the bank for each of the queries (q, d) float32; near-ties may swap."""
-        if not self._boxed:
-            return nearest(queries, self.bank, 1)[1][:, 0]
-        return torch.cat([self._search(rows) for rows in queries.split(QUERIES)])
+    def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
+        """(q,) int64: the nearest row of the bank for each of the queries (q, d) float32; near-ties may swap.
 
-    def _search(self, queries: torch.Tensor) -> torch.Tensor:
+        barred: (q,) int64, the group whose rows do not count for a query; some other row must be left.
+        """
+        if not self._boxed:
+            return nearest(queries, self.bank, 1, barred, self._groups)[1][:, 0]
+        if barred is None:
+            return torch.cat([self._search(rows, None) for rows in queries.split(QUERIES)])
+        parts = zip(queries.split(QUERIES), barred.split(QUERIES), strict=True)
+        return torch.cat([self._search(rows, away) for rows, away in parts])
+
+    def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
         queries = queries - self._mean
         norms = queries.square().sum(1)
         bounds = self._bounds(_flatten(queries, self._axes), norms)
@@ -112,12 +137,12 @@ class NearestIndex:
         # First each query's most promising block, which gives a near row; then what that could not rule out.
         first = bounds.argmin(0)
         for leaf, chosen in _groups(first, len(self._leaves)):
-            self._compare(queries, chosen, leaf, best, found)
+            self._compare(queries, chosen, leaf, best, found, barred)
         bounds[first, torch.arange(len(queries))] = torch.inf
         for leaf, bound in enumerate(bounds):
             chosen = (bound < best).nonzero().squeeze(1)
             if len(chosen):
-                self._compare(queries, chosen, leaf, best, found)
+                self._compare(queries, chosen, leaf, best, found, barred)
         return found
 
     def _bounds(self, flat: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
@@ -130,14 +155,27 @@ class NearestIndex:
         return bounds
 
     def _compare(
-        self, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, best: torch.Tensor, found: torch.Tensor
+        self,
+        queries: torch.Tensor,
+        chosen: torch.Tensor,
+        leaf: int,
+        best: torch.Tensor,
+        found: torch.Tensor,
+        barred: torch.Tensor | None,
     ) -> None:
         """Meet the chosen queries with all rows of a block; ``best`` and ``found`` are brought up to date."""
-        squared = torch.addmm(self._norms[leaf], queries[chosen], self._rows[leaf].T, alpha=-2)
+        # To pick most of the queries out costs more than to compare the few others for nothing.
+        every = len(chosen) > MOST * len(queries)
+        points = queries if every else queries[chosen]
+        squared = torch.addmm(self._norms[leaf], points, self._rows[leaf].T, alpha=-2)
+        if barred is not None and self._groups is not None:
+            away = barred if every else barred[chosen]
+            squared.masked_fill_(self._groups[self._leaves[leaf]] == away[:, None], torch.inf)
         values, indices = squared.min(1)
-        nearer = values < best[chosen]
-        best[chosen[nearer]] = values[nearer]
-        found[chosen[nearer]] = self._leaves[leaf][indices[nearer]]
+        nearer = (values < (best if every else best[chosen])).nonzero().squeeze(1)
+        at = nearer if every else chosen[nearer]
+        best[at] = values[nearer]
+        found[at] = self._leaves[leaf][indices[nearer]]
 
 
 def _principal_axes(centred: torch.Tensor, count: int) -> torch.Tensor:

@@ -32,3 +32,7 @@ class Projection:
         local = patches.local @ self._matrix[: self._split]
         context = patches.context @ self._matrix[self._split :]
         return local.add_(context[:, patches.cell]).flatten(0, 1)
+
+    def of_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """(m, dimensions) float32 of rows (m, d) of a memory bank."""
+        return rows if self._matrix is None else rows @ self._matrix

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ class Spill:
             (0, 0),
         )  # rows and channels of each part
         self._cell = torch.empty(0, dtype=torch.int64)
+        self._grid = (0, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +57,7 @@ class Spill:
         """Write the patches of n more images. Raises DataError where the disk is full."""
         local, context = patches.local.cpu().numpy(), patches.context.cpu().numpy()
         self._shapes = (local.shape[1:], context.shape[1:])
-        self._cell = patches.cell.cpu()
+        self._cell, self._grid = patches.cell.cpu(), patches.grid
         done = f"{self._images} images; each takes {(local[0].nbytes + context[0].nbytes) / 1e6:.1f} MB while fit runs"
         self._file.seek(0, os.SEEK_END)
         for one, other in zip(local, context, strict=True):
@@ -73,6 +75,22 @@ class Spill:
             self._read_into(out[at, :c2], image * stride + 4 * patch * c2)
             self._read_into(out[at, c2:], image * stride + 4 * (patches * c2 + int(self._cell[patch]) * c3))
         return torch.from_numpy(out)
+
+    def images_again(self, together: int, device: torch.device) -> Iterator[Patches]:
+        """All images in their order, ``together`` at a time, as they were appended, on ``device``."""
+        (patches, c2), (cells, c3) = self._shapes
+        for first in range(0, self._images, together):
+            count = min(together, self._images - first)
+            both = np.empty((count, patches * c2 + cells * c3), dtype=np.float32)
+            self._read_into(both, first * both.itemsize * both.shape[1])
+            local = both[:, : patches * c2].reshape(count, patches, c2)
+            context = both[:, patches * c2 :].reshape(count, cells, c3)
+            yield Patches(
+                torch.from_numpy(local).to(device),
+                torch.from_numpy(context).to(device),
+                self._cell.to(device),
+                self._grid,
+            )
 
     def _read_into(self, out: Float32, offset: int) -> None:
         self._file.seek(offset)

@@ -1,9 +1,10 @@
-"""The model file: one ``.safetensors`` with everything that scoring needs, and no code.
+"""The model file: one ``.safetensors`` with everything that scoring and a verdict need, and no code.
 
 Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
-patch that each row came from; ``weights.*``, the network up to its second layer. Header: one JSON text with the format's
-number, settings, versions, names of the training images, and a SHA-256 over all of it. The target is whole at all times,
-before or after.
+patch that each row came from; ``training.size`` (n, 2) int32; ``thumbnails`` (bytes,) uint8, JPEG files one after another,
+and ``thumbnails.end`` (n,) int64, where each ends; ``calibration.*``, the arrays of ``Calibration``; ``weights.*``, the
+network up to its second layer. Header: one JSON text with the format's number, settings, versions, names of the training
+images, and a SHA-256 over all of it. The target is whole at all times, before or after.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from sapatchcore.embed.weights import Weights, digest
 from sapatchcore.errors import ModelFileError
 from sapatchcore.replace import replacing
 
-FORMAT = 1
+FORMAT = 2
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
+_BANK = {"bank", "bank.image", "bank.cell"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Stored:
     images: torch.Tensor
     cells: torch.Tensor
     weights: Weights | None
+    more: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def write_model(path: Path, stored: Stored) -> None:
@@ -49,6 +52,7 @@ def write_model(path: Path, stored: Stored) -> None:
         "bank": stored.bank.detach().cpu().contiguous(),
         "bank.image": stored.images.to(torch.int32),
         "bank.cell": stored.cells.to(torch.int32),
+        **{name: value.contiguous() for name, value in stored.more.items()},
     }
     for name, value in (stored.weights or {}).items():
         tensors[_WEIGHTS + name] = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
@@ -88,19 +92,29 @@ def read_model(path: Path) -> Stored:
             f"{path} is a safetensors file, but not a model of sapatchcore. Make one with `sapatchcore fit`."
         )
     header = _header(path, text)
-    missing = {"bank", "bank.image", "bank.cell"} - set(tensors)
+    missing = _BANK - set(tensors)
     if missing or header.pop("sha256", None) != _seal(header, tensors):
         raise ModelFileError(
             f"{path} was altered after it was written: its checksum does not fit. Copy it again, or make it anew."
         )
     weights = {name.removeprefix(_WEIGHTS): value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
-    return Stored(header, tensors["bank"], tensors["bank.image"].long(), tensors["bank.cell"].long(), weights or None)
+    more = {name: value for name, value in tensors.items() if name not in _BANK and not name.startswith(_WEIGHTS)}
+    images, cells = tensors["bank.image"].long(), tensors["bank.cell"].long()
+    return Stored(header, tensors["bank"], images, cells, weights or None, more)
+
+
+def has_weights(path: Path) -> bool:
+    """Whether a model file that ``read_model`` takes holds the network's weights."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return any(name.startswith(_WEIGHTS) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def describe(path: Path, stored: Stored) -> dict[str, Any]:
     """What a person wants to know of a model file, JSON-ready."""
     header = dict(stored.header)
     names = header.pop("training_images")
+    if (calibration := header.get("calibration")) is not None:
+        header["calibration"] = {**calibration, "names": len(calibration["names"])}
     size = sum(value.nbytes for value in (stored.weights or {}).values()) / 1e6
     return {
         "file": str(path),
@@ -120,7 +134,12 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         raise ModelFileError(f"{path} is damaged: its header cannot be read. Copy it again, or make it anew.") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ModelFileError(
-            f"{path} has the format {version}; this version of sapatchcore reads up to {FORMAT}. Update sapatchcore."
+            f"{path} has the format {version}; this version of sapatchcore reads {FORMAT}. Update sapatchcore."
+        )
+    if version < FORMAT:
+        raise ModelFileError(
+            f"{path} has the format {version}, from before models kept calibration scores; this version of sapatchcore reads "
+            f"{FORMAT}. Fit it anew with `sapatchcore fit`."
         )
     return dict(header)
 

@@ -69,7 +69,9 @@ def anomaly_map(scores: Float32, size: Size, resize: Size, crop: Size | None) ->
     top, left, height, width = crop_box(resize, crop)
     rows = axis_operator(scores.shape[0], resize[0], top, height, size[0])
     columns = axis_operator(scores.shape[1], resize[1], left, width, size[1])
-    whole: Float32 = rows @ scores.astype(np.float32, copy=False) @ columns.T
+    # By PyTorch: NumPy's own threads would go on spinning, and slow down what the network's threads do next.
+    down, grid, across = (torch.tensor(values, dtype=torch.float32) for values in (rows, scores, columns))
+    whole: Float32 = (down @ grid @ across.T).numpy()
     return whole
 
 

@@ -1,8 +1,4 @@
-"""Images beside their ground truth and their anomaly maps, as one picture: a row an image, one scale for each column.
-
-Colours: inferno by Nathaniel Smith and Stéfan van der Walt (matplotlib, CC0), every 16th of its 256 colours and straight
-lines between them. Its lightness rises evenly, so that equal steps of a score look equal, in print and to the colour-blind.
-"""
+"""Images beside their ground truth and their anomaly maps, as one picture: a row an image, one scale for each column."""
 
 from __future__ import annotations
 
@@ -15,14 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-INFERNO = np.array(
-    [
-        (0, 0, 4), (11, 7, 36), (33, 12, 74), (60, 9, 101), (87, 16, 109), (112, 25, 110), (137, 34, 106), (163, 43, 97),
-        (187, 55, 85), (209, 70, 68), (227, 89, 50), (241, 113, 30), (249, 141, 10), (252, 171, 15), (249, 202, 50),
-        (242, 232, 101), (252, 255, 164),
-    ],
-    np.float32,
-)  # fmt: skip
+from sapatchcore.show.colours import INFERNO as INFERNO
+from sapatchcore.show.colours import Float32, colours
 
 PANEL = 224  # pixels of a panel's width
 GAP = 8
@@ -33,7 +23,6 @@ INK, FAINT = (20, 20, 20), (95, 95, 95)
 COLOUR = 0.75  # of a map's panel; the rest is the image in grey, so that one sees where the heat lies
 
 UInt8Array = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -78,14 +67,6 @@ def gallery(rows: Sequence[Row], heads: Sequence[str], scales: Sequence[tuple[fl
         _scale(page, pen, place + 2, scale)
     pen.text((page.width - GAP, page.height - 2 * GAP), note, FAINT, _font(16), anchor="rm")
     return np.asarray(page)
-
-
-def colours(values: Float32, scale: tuple[float, float]) -> Float32:
-    """(…, 3) float32 in [0, 255]: the colour of each number; the scale's first and below darkest, its second brightest."""
-    low, high = scale
-    place = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    knots = np.linspace(0, 1, len(INFERNO))
-    return np.stack([np.interp(place, knots, channel) for channel in INFERNO.T], axis=-1).astype(np.float32)
 
 
 def _column(place: int) -> int:

@@ -7,9 +7,7 @@ thresholds that were chosen with the test's labels say so.
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.samples import Dataset
+from sapatchcore.errors import SAPatchCoreError
+from sapatchcore.show.trackers import tracked
 from sapatchcore.tnvision.config import Config
 from sapatchcore.verify.evaluate import Evaluation
 
@@ -80,24 +80,22 @@ def log_to_wandb(config: Config, folder: Path, scores: Mapping[str, Any]) -> str
     Without API_KEY all stays in ``folder`` (mode "offline"). Never raises: scores are on disk already.
     """
     key = config.API_KEY.get_secret_value()
+    problems: list[str] = []
     try:
-        wandb = importlib.import_module("wandb")
-    except ImportError:
-        return "TRAIN.use_wandb: wandb is not installed, so no scores were sent. Install it: pip install wandb"
-    try:
-        if key:
-            wandb.login(key=key)
-        run = wandb.init(
+        with tracked(
+            "wandb",
+            run=f"{config.DATASET.target}_{folder.name}",
+            settings=config.model_dump(mode="json", exclude={"API_KEY"}),
+            folder=folder,
+            warn=problems.append,
             project=config.EXP_NAME,
-            name=f"{config.DATASET.target}_{folder.name}",
-            dir=os.fspath(folder),
-            mode="online" if key else "offline",
-            config=config.model_dump(mode="json", exclude={"API_KEY"}),
-        )
-        run.log({name: value for name, value in scores.items() if isinstance(value, float)})
-        run.finish()
-    except Exception as error:  # a service that is down must not lose a finished run
-        return f"TRAIN.use_wandb: wandb failed, so no scores were sent: {type(error).__name__}."
+            key=key,
+        ) as tracker:
+            tracker.figures({name: value for name, value in scores.items() if isinstance(value, float)})
+    except SAPatchCoreError as error:  # it is not installed
+        problems.append(str(error))
+    if problems:
+        return f"TRAIN.use_wandb: {problems[0]}"
     return f"Scores were logged to Weights & Biases ({'online' if key else f'offline, below {folder}'})."
 
 

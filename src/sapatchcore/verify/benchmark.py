@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sapatchcore.data.folders import find_categories, open_dataset
-from sapatchcore.detector import Progress, SAPatchCore
+from sapatchcore.data.folders import Dataset, find_categories, open_dataset
+from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
+from sapatchcore.learning import Progress
 from sapatchcore.settings import Settings
-from sapatchcore.verify.evaluate import evaluate
+from sapatchcore.verify.evaluate import Evaluation, evaluate
 from sapatchcore.verify.files import write_text
 from sapatchcore.verify.tables import MODELS, Run, as_csv, as_json, as_markdown, as_text, result_tables
+
+Scored = Callable[[Run, Dataset, Evaluation], None]
 
 FORMATS = ("text", "markdown", "csv", "json")
 
@@ -35,11 +38,13 @@ def run_benchmark(
     attentions: Sequence[str],
     layout: str,
     finished: Callable[[list[Run]], None],
+    scored: Scored | None = None,
     progress: Progress | None = None,
 ) -> list[Run]:
     """Every category × attention × seed, in this order.
 
-    finished: called after each with all runs so far, so that nothing is lost.
+    finished: called after each with all runs so far, so that nothing is lost. scored: called after that with the newest
+    run and what it was made of.
 
     Raises what ``fit`` and ``evaluate`` raise; runs that were finished have been handed out by then.
     """
@@ -50,7 +55,7 @@ def run_benchmark(
             for seed in seeds:
                 detector = SAPatchCore(**{**settings.model_dump(), "attention": attention, "seed": seed})
                 start = time.perf_counter()
-                detector.fit([sample.path for sample in dataset.train], progress)
+                fit_on(detector, dataset, progress)
                 middle = time.perf_counter()
                 evaluation = evaluate(detector, dataset, progress)
                 figures = {
@@ -63,7 +68,15 @@ def run_benchmark(
                 run = Run(MODELS[attention], name, seed, figures)
                 runs.append(run)
                 finished(runs)
+                if scored is not None:
+                    scored(run, dataset, evaluation)
     return runs
+
+
+def fit_on(detector: SAPatchCore, dataset: Dataset, progress: Progress | None = None) -> None:
+    """Learn a category; its validation images, where it has any, are for the thresholds alone."""
+    validation = [sample.path for sample in dataset.validation]
+    detector.fit([sample.path for sample in dataset.train], progress, calibrate=validation or None)
 
 
 def benchmark_to_folder(
@@ -76,11 +89,13 @@ def benchmark_to_folder(
     compare: str | None,
     layout: str,
     table_format: str,
+    scored: Scored | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Run the benchmark, keep ``output``/benchmark.{json,md,csv,txt} up to date after each run, and return the tables.
 
-    compare: a second attention to run beside that of ``settings``. table_format: of the text that is returned.
+    compare: a second attention to run beside that of ``settings``. table_format: of the text that is returned. scored: as
+    of ``run_benchmark``.
     """
     if table_format not in FORMATS:
         raise SettingsError(
@@ -113,6 +128,7 @@ def benchmark_to_folder(
         attentions=list(dict.fromkeys([settings.attention, *([compare] if compare else [])])),
         layout=layout,
         finished=save,
+        scored=scored,
         progress=progress,
     )
     return texts(runs)[table_format]

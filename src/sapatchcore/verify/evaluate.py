@@ -16,13 +16,15 @@ import numpy.typing as npt
 
 from sapatchcore.data.folders import Dataset, Sample, read_regions
 from sapatchcore.data.images import read_mask
-from sapatchcore.detector import Progress, SAPatchCore
+from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
+from sapatchcore.learning import Progress
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_map import window
 from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics
+from sapatchcore.verify.verdicts import Decisions, best_of_labels, promised
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
@@ -54,8 +56,21 @@ class Evaluation:
     reasons: dict[str, str]
     beta: float = 1.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: all figures (None for NaN, with its reason), and each test image's label and scores."""
+    @property
+    def best_of_labels(self) -> Decisions:
+        """What the thresholds of the best F-beta decide on the labels that they were chosen on."""
+        return best_of_labels(self.result, self.labels, self.image_threshold, self.pixel.f1_threshold)
+
+    def promised(self, false_reject: float | None = None) -> Decisions | None:
+        """What the threshold with a promise decides; None without calibration. As verify/verdicts.py."""
+        return promised(self.result, self.labels, false_reject)
+
+    def to_dict(self, false_reject: float | None = None) -> dict[str, Any]:
+        """JSON-ready: all figures (None for NaN, with its reason), and each test image's label, scores and p-value.
+
+        false_reject: of the promised threshold, as of Result.threshold.
+        """
+        decisions = self.promised(false_reject)
         pixel = asdict(self.pixel)
         pixel.pop("reasons")
         figures = {
@@ -76,17 +91,23 @@ class Evaluation:
             "pixels": self.pixel.pixels,
             "defective_pixels_outside_window": self.outside,
             "spro": {kind: {str(limit): area for limit, area in areas.items()} for kind, areas in self.spro.items()},
+            "decisions": {
+                "promised": None if decisions is None else decisions.to_dict(),
+                "best_of_labels": self.best_of_labels.to_dict(),
+            },
             "reasons": self.reasons,
         }
+        p_values = [None] * len(self.labels) if decisions is None else self.result.p_values.tolist()
         scores = zip(
             self.result.paths,
             self.labels,
             self.result.scores.tolist(),
             self.result.local_scores.tolist(),
             self.result.context_scores.tolist(),
+            p_values,
             strict=True,
         )
-        names = ("path", "label", "score", "local", "context")
+        names = ("path", "label", "score", "local", "context", "p_value")
         return {**_without_nan(figures), "scores": [dict(zip(names, one, strict=True)) for one in scores]}
 
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from sapatchcore.errors import MetricError
 
 Scores = npt.NDArray[np.floating[Any]]
+Float64 = npt.NDArray[np.float64]
 
 # Negatives are sorted in chunks of at least this many, so that small images share one search.
 _CHUNK = 1 << 22
@@ -116,6 +117,22 @@ class RankCounts:
         # Both sums round alike, so the mean of shares in [0, 1] cannot leave [0, 1].
         return float(np.sum(self.weights * (width / limit)) / np.sum(self.weights))
 
+    def corners(self) -> tuple[Float64, Float64]:
+        """Where the curve of `area` turns, from (0, 0) to (1, 1): false positive rates and shares of the weight found,
+        each (2k + 2,) and never falling. Needs a negative."""
+        n = self.negatives
+        # At u_j the rate grows over the negatives above it, and then over the ties while the weight at u_j is found.
+        rates = np.stack((n - self._upto[::-1], n - self._below[::-1]), axis=1).ravel() / n  # (2k,)
+        found = np.cumsum(self.weights[::-1])  # (k,) from the highest value down
+        shares = np.stack((np.append(0.0, found[:-1]), found), axis=1).ravel() / found[-1]
+        return np.concatenate(([0.0], rates, [1.0])), np.concatenate(([0.0], shares, [1.0]))
+
+    def precision_recall(self) -> tuple[Float64, Float64]:
+        """Recall and precision of "score >= u_j", each (k,), from the highest u_j down; what `average_precision` adds up."""
+        n = self.negatives
+        found = np.cumsum(self.counts[::-1])  # (k,)
+        return found / self.positives, found / (found + (n - self._below[::-1]))
+
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the ROC curve: the chance that a positive outscores a negative, a tie counting one half.
@@ -126,7 +143,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     0.75
     """
-    return _ranked("AUROC", labels, scores, need_negatives=True).auroc()
+    return ranked("AUROC", labels, scores, need_negatives=True).auroc()
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -135,7 +152,7 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     ``labels``, ``scores``: as for `auroc`. Raises `MetricError` if there is no positive; 1 if there is no
     negative.
     """
-    return _ranked("Average precision", labels, scores, need_negatives=False).average_precision()
+    return ranked("Average precision", labels, scores, need_negatives=False).average_precision()
 
 
 def best_f1(labels: npt.ArrayLike, scores: npt.ArrayLike, beta: float = 1.0) -> tuple[float, float]:
@@ -145,7 +162,7 @@ def best_f1(labels: npt.ArrayLike, scores: npt.ArrayLike, beta: float = 1.0) -> 
     Raises `MetricError` if there is no positive or ``beta`` is not positive.
     """
     check_beta(beta)
-    return _ranked("The best F-beta", labels, scores, need_negatives=False).best_f1(beta)
+    return ranked("The best F-beta", labels, scores, need_negatives=False).best_f1(beta)
 
 
 def per_defect_auroc(labels: Sequence[str], scores: npt.ArrayLike) -> dict[str, float]:
@@ -173,7 +190,7 @@ def check_beta(beta: float) -> None:
         raise MetricError(f"beta must be a number above 0. Got {beta}. Use 1 for F1, 2 to weigh recall twice.")
 
 
-def _ranked(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, *, need_negatives: bool) -> RankCounts:
+def ranked(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, *, need_negatives: bool) -> RankCounts:
     """Check (n,) labels and scores, and rank the negatives among the positives."""
     given, values = np.asarray(labels), _finite(scores)
     _same_length(given.shape, values.shape)

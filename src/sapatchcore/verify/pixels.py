@@ -24,9 +24,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sapatchcore.errors import MetricError
+from sapatchcore.score.regions import label_regions
+from sapatchcore.verify.curves import Curve, thinned
 from sapatchcore.verify.metrics import RankCounts, Scores, check_beta
 
 Mask = npt.NDArray[np.bool_]
@@ -43,7 +44,10 @@ class Indexed(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class PixelMetrics:
-    """Pixel metrics of a test set. NaN where a metric is undefined: ``reasons`` says why, by its name."""
+    """Pixel metrics of a test set. NaN where a metric is undefined: ``reasons`` says why, by its name.
+
+    pro: the curve whose area up to ``fpr_limit`` is ``aupro``, up to there and thinned for drawing; None without one.
+    """
 
     auroc: float
     average_precision: float
@@ -54,12 +58,7 @@ class PixelMetrics:
     pixels: int
     regions: int
     reasons: dict[str, str] = field(default_factory=dict)
-
-
-def label_regions(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    """The 8-connected regions of ``mask`` (h, w) bool: numbers from 1, (h, w) int32, 0 outside; the count."""
-    labels = np.empty(mask.shape, np.int32)
-    return labels, int(ndimage.label(mask, structure=np.ones((3, 3)), output=labels))
+    pro: Curve | None = field(default=None, compare=False, repr=False)
 
 
 def pixel_metrics(
@@ -119,8 +118,10 @@ def pixel_metrics(
     f1, threshold = ranks.best_f1(beta)
     reasons: dict[str, str] = {}
     area = aupro = math.nan
+    pro = None
     if ranks.negatives:
         area, aupro = ranks.auroc(), ranks.area(fpr_limit)
+        pro = thinned(Curve(*ranks.corners()).upto(fpr_limit))
     else:
         reasons = dict.fromkeys(("auroc", "aupro"), "no pixel outside the ground truth's defects")
     return PixelMetrics(
@@ -133,6 +134,7 @@ def pixel_metrics(
         pixels=pixels,
         regions=regions,
         reasons=reasons,
+        pro=pro,
     )
 
 
@@ -194,8 +196,9 @@ def spro_metrics(
 
 def _undefined(reason: str, pixels: int) -> PixelMetrics:
     names = ("auroc", "average_precision", "f1", "f1_threshold", "aupro")
+    undefined: dict[str, Any] = dict.fromkeys(names, math.nan)
     return PixelMetrics(
-        **dict.fromkeys(names, math.nan),
+        **undefined,
         defective_pixels=0,
         pixels=pixels,
         regions=0,

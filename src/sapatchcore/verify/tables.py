@@ -118,8 +118,11 @@ def as_json(tables: Sequence[Table], runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def evaluation_text(evaluation: Evaluation) -> str:
-    """One category's figures, aligned, for a terminal; what is undefined with its reason."""
+def evaluation_text(evaluation: Evaluation, false_reject: float | None = None) -> str:
+    """One category's figures, aligned, for a terminal; what is undefined with its reason.
+
+    false_reject: of the promised threshold, as of Result.threshold.
+    """
     pixel = evaluation.pixel
     counts = f"{len(evaluation.labels)} test images"
     lines: list[tuple[str, float | str, str]] = [
@@ -136,6 +139,12 @@ def evaluation_text(evaluation: Evaluation) -> str:
         lines += [(f"sPRO to FPR {limit}, {kind}", area, "") for limit, area in areas.items()]
     if evaluation.outside > 0:
         lines.append(("Defective pixels outside the crop", f"{evaluation.outside:.1%}", ""))
+    for decisions in (evaluation.promised(false_reject), evaluation.best_of_labels):
+        if decisions is not None and decisions.image is not None:
+            rate = decisions.false_reject
+            made = f"best F-beta, from {decisions.source}" if rate is None else f"promised false rejects {rate:.2%}"
+            lines.append(("Threshold", f"{decisions.image:.6g} ({made})", ""))
+            lines += [(f"  {label} rejected", f"{n} of {of}", "") for label, (n, of) in decisions.rejected.items()]
     width = max(len(name) for name, _, _ in lines)
     return "\n".join(
         f"{name.ljust(width)}  {_figure(value, evaluation.reasons.get(key, ''))}" for name, value, key in lines

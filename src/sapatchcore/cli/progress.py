@@ -19,7 +19,10 @@ from rich.progress import (
 _NAMES = {
     "embed": "Reading good images",
     "coreset": "Choosing patches",
+    "calibrate": "Scoring good images",
     "predict": "Scoring",
+    "explain": "Explaining",
+    "report": "Drawing",
     "metrics": "Metrics",
     "maps": "Maps",
     "images": "Making images",

@@ -1,4 +1,4 @@
-"""The command line's ``synth``: made data sets, to try things on."""
+"""Made images: data sets to try things on, and a first run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sapatchcore.progress import progress_bars
+from sapatchcore.cli.common import Json, Quiet
+from sapatchcore.cli.progress import progress_bars
 
 Scene = Annotated[
     str,
@@ -23,8 +24,6 @@ Train = Annotated[int | None, typer.Option(help="Good images to learn from. Defa
 Test = Annotated[int | None, typer.Option(help="Test images of each kind. Default: the scene's own numbers.")]
 Layout = Annotated[str, typer.Option(help="mvtec (MVTec AD's folders, PNG) or cad_sd (CAD-SD's, JPEG).")]
 Seed = Annotated[int, typer.Option(help="Same seed, same images.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 
 
 def synth(
@@ -60,3 +59,17 @@ def synth(
         else f"{made.folder}: {made.train} good images to learn from, {sum(made.test.values())} to test ({kinds}), "
         f"{made.side}×{made.side} pixels. Next:\n  sapatchcore evaluate {made.folder}"
     )
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images, models and figures.")] = Path(
+        "demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Show both models on made images of screws: a table and a picture."""
+    from sapatchcore.demo import run_demo
+
+    with progress_bars(quiet=quiet) as progress:
+        text = run_demo(output, progress)
+    typer.echo(text)

@@ -1,0 +1,180 @@
+"""Inspecting images with a model file: scores and verdicts, a report, a GIF."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sapatchcore.cli.common import FalseReject, Json, Layout, Quiet, promised_rate, warn
+from sapatchcore.cli.progress import progress_bars
+
+Model = Annotated[Path, typer.Argument(help="A model file.")]
+Data = Annotated[Path, typer.Argument(help="A data set's category, with test images.")]
+Device = Annotated[str, typer.Option(help="Where to compute.")]
+WeightsFile = Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")]
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    false_reject: FalseReject = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for the anomaly maps.")] = None,
+    map_format: Annotated[str, typer.Option(help="png (16-bit, one scale for all), tiff or npy (float32).")] = "png",
+    device: Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="Number format of the network.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images that go through the network at a time.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode images.")] = None,
+    weights: WeightsFile = None,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line an image.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score images with a model file, and say which to reject; higher = more anomalous."""
+    from sapatchcore.data.images import all_images
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.score.calibration import NO_CALIBRATION
+    from sapatchcore.show.maps import check_format, write_maps
+
+    check_format(map_format)
+    given = {"precision": precision, "batch_size": batch_size, "workers": workers, "weights": weights}
+    sources = [p for path in images for p in (all_images(path) if path.is_dir() else [path])]
+    detector = SAPatchCore.load(
+        model, device=device, **{name: value for name, value in given.items() if value is not None}
+    )
+    rate = None
+    if detector.is_calibrated or false_reject is not None:
+        rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet)
+    elif not quiet:
+        warn(f"No verdicts. {NO_CALIBRATION}")
+    with progress_bars(quiet=quiet) as progress:
+        result = detector.predict(sources, progress)
+        written = write_maps(result, maps, map_format, progress) if maps is not None else [None] * len(result)
+    verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
+    if not json_output:
+        typer.echo("verdict\tp\tscore\tlocal\tcontext\tkind\tpath")
+    for i, (path, verdict, file) in enumerate(zip(result.paths, verdicts, written, strict=True)):
+        score, local, context = (float(x[i]) for x in (result.scores, result.local_scores, result.context_scores))
+        if not json_output:
+            word, p, kind = "–", "–", "–"
+            if verdict is not None:
+                word, p = "REJECT" if verdict.rejected else "accept", f"{verdict.p_value:.4f}"
+                kind = verdict.kind or "–"
+            typer.echo(f"{word}\t{p}\t{score:.6g}\t{local:.6g}\t{context:.6g}\t{kind}\t{path}")
+            continue
+        line = {"path": path, "score": score, "local": local, "context": context}
+        if verdict is not None:
+            line |= {
+                "rejected": verdict.rejected,
+                "p_value": verdict.p_value,
+                "threshold": verdict.threshold,
+                "false_reject": rate,
+                "kind": verdict.kind or None,
+                "local_ratio": verdict.local_ratio,
+                "context_ratio": verdict.context_ratio,
+                "reason": verdict.sentence,
+                "regions": [
+                    {"box": list(region.box), "area": region.area, "peak": region.peak}
+                    for region in result.regions(i, rate)
+                ],
+            }
+        typer.echo(json.dumps(line if file is None else {**line, "map": str(file)}))
+
+
+def report(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write (.html).")],
+    false_reject: FalseReject = None,
+    csv: Annotated[Path | None, typer.Option(help="Also a table, one row an image.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also all figures and verdicts as JSON.")] = None,
+    layout: Layout = "auto",
+    device: Device = "auto",
+    weights: WeightsFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
+    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.show.report import require_packages, write_report, write_rows
+    from sapatchcore.show.report_rows import explained
+    from sapatchcore.verify.evaluate import evaluate
+
+    require_packages()
+    dataset = open_dataset(data, layout)
+    start = time.perf_counter()
+    detector = SAPatchCore.load(model, device=device, **({} if weights is None else {"weights": weights}))
+    rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
+    loaded = time.perf_counter()
+    with progress_bars(quiet=quiet) as progress:
+        evaluation = evaluate(detector, dataset, progress)
+        seconds = {"load": loaded - start, "evaluate": time.perf_counter() - loaded}
+        found = None
+        if rate is not None and (csv or json_file):  # the page alone may not need every image
+            found = explained(detector, evaluation.result, range(len(evaluation.labels)), rate, progress)
+        facts = write_report(
+            output,
+            detector,
+            dataset,
+            evaluation,
+            false_reject=rate,
+            seconds=seconds,
+            explanations=found,
+            progress=progress,
+        )
+        write_rows(
+            detector,
+            dataset,
+            evaluation,
+            false_reject=rate,
+            csv_file=csv,
+            json_file=json_file,
+            explanations=found,
+        )
+    typer.echo(f"{output}: {facts.images} images, {facts.bytes / 1e6:.1f} MB.")
+
+
+def gif(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The GIF to write.")],
+    most: Annotated[int, typer.Option(help="Test images at most, evenly over the kinds.", min=1)] = 40,
+    most_bytes: Annotated[int, typer.Option(help="Bytes at most.", min=1)] = 8_000_000,
+    milliseconds: Annotated[int, typer.Option(help="How long each image is shown.", min=20)] = 900,
+    false_reject: FalseReject = None,
+    layout: Layout = "auto",
+    device: Device = "auto",
+    weights: WeightsFile = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cycle through test images: image, ground truth, anomaly map, overlay and verdict."""
+    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.errors import DataError
+    from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
+
+    dataset = open_dataset(data, layout)
+    if not dataset.test:
+        raise DataError(f"{dataset.name} has no test images to show: its layout is {dataset.layout}.")
+    detector = SAPatchCore.load(model, device=device, **({} if weights is None else {"weights": weights}))
+    rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
+    with progress_bars(quiet=quiet) as progress:
+        # All are scored, so that the colours' scale does not hang on which are shown.
+        result = detector.predict([sample.path for sample in dataset.test], progress)
+    places = choose([sample.label for sample in dataset.test], most)
+    facts = write_gif(
+        frames_of(result, dataset, places, rate),
+        output,
+        scale_for(result, rate),
+        title=dataset.name,
+        milliseconds=milliseconds,
+        most_bytes=most_bytes,
+    )
+    if json_output:
+        typer.echo(json.dumps({"gif": str(output), "frames": facts.frames, "bytes": facts.bytes, "width": facts.width}))
+        return
+    dropped = f", {facts.dropped} left out to stay below {most_bytes / 1e6:g} MB" if facts.dropped else ""
+    typer.echo(f"{output}: {facts.frames} images{dropped}, {facts.bytes / 1e6:.1f} MB.")

@@ -1,0 +1,158 @@
+"""Learning from good images: at first, more of them later, and giving one up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sapatchcore.cli.common import Calibrate, Json, Layout, Log, Quiet, warn
+from sapatchcore.cli.options import with_settings
+from sapatchcore.cli.progress import progress_bars
+from sapatchcore.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sapatchcore.detector import SAPatchCore
+
+Thumbnails = Annotated[
+    bool,
+    typer.Option("--thumbnails/--no-thumbnails", help="Keep small pictures of the training images, for explanations."),
+]
+Weights = Annotated[
+    bool, typer.Option("--weights-inside/--no-weights", help="Keep the network's weights in the model file.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The model file to write. Default: MODEL itself, replaced as a whole."),
+]
+
+
+@with_settings
+def fit(
+    data: Annotated[Path, typer.Argument(help="Good images: a data set's category, or a folder of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write (.safetensors).")],
+    calibrate: Calibrate = None,
+    layout: Layout = "auto",
+    include_weights: Weights = True,
+    include_thumbnails: Thumbnails = True,
+    log: Log = "",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Learn from good images and write a model file."""
+    from sapatchcore.data.folders import training_images, validation_images
+    from sapatchcore.data.images import all_images
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.show.trackers import tracked
+
+    _require_folder(output)
+    detector = SAPatchCore(**options)
+    train = training_images(data, layout)
+    separate = validation_images(data, layout) if calibrate is None else all_images(calibrate)
+    settings = detector.settings.model_dump(mode="json")
+    with (
+        tracked(log or None, run=output.stem, settings=settings, folder=output.parent, warn=warn) as tracker,
+        progress_bars(quiet=quiet) as progress,
+    ):
+        detector.fit(train, progress, calibrate=separate or None)
+        detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
+        facts = _facts(detector, output)
+        tracker.figures({"fit": facts})
+    _say(facts, json_output, "learned from")
+
+
+def update(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[Path, typer.Argument(help="More good images: one, a folder, or a data set's category.")],
+    output: Output = None,
+    calibrate: Calibrate = None,
+    rescore: Annotated[
+        bool,
+        typer.Option(
+            help="Score earlier calibration images anew where their files are at hand; else their scores stay."
+        ),
+    ] = True,
+    include_thumbnails: Thumbnails = True,
+    device: Annotated[str, typer.Option(help="Where to compute.")] = "auto",
+    weights: Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add good images to a model: only what it does not know yet joins its memory bank; nothing is fitted anew."""
+    target = output or model
+    _require_folder(target)
+    detector, inside = _opened(model, device, weights)
+    before = len(detector.memory_bank)
+    with progress_bars(quiet=quiet) as progress:
+        detector.update(images, progress, calibrate=calibrate, rescore=rescore)
+        detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
+    facts = _facts(detector, target)
+    _say({**facts, "added": facts["bank"][0] - before}, json_output, "now learned from")
+
+
+def forget(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[list[str], typer.Argument(help="Training images to give up, named as they were learned from.")],
+    output: Output = None,
+    device: Annotated[str, typer.Option(help="Where to compute.")] = "auto",
+    weights: Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove training images' patches from a model, as when a bad image got in."""
+    target = output or model
+    _require_folder(target)
+    detector, inside = _opened(model, device, weights)
+    before = len(detector.memory_bank)
+    with progress_bars(quiet=quiet) as progress:
+        for image in images:
+            detector.forget(image, progress)
+        detector.save(target, include_weights=inside)
+    facts = _facts(detector, target)
+    _say({**facts, "removed": before - facts["bank"][0]}, json_output, "now learned from")
+
+
+def _opened(model: Path, device: str, weights: str | None) -> tuple[SAPatchCore, bool]:
+    """The detector, and whether its file holds the network's weights."""
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.memory.store import has_weights
+
+    given = {} if weights is None else {"weights": weights}
+    return SAPatchCore.load(model, device=device, **given), has_weights(model)
+
+
+def _facts(detector: SAPatchCore, path: Path) -> dict[str, Any]:
+    return {
+        "model": str(path),
+        "training_images": len(detector.provenance[0]),
+        "bank": list(detector.memory_bank.shape),
+        "calibration_images": len(detector.calibration) if detector.is_calibrated else 0,
+        "bytes": path.stat().st_size,
+    }
+
+
+def _say(facts: dict[str, Any], json_output: bool, verb: str) -> None:
+    if json_output:
+        typer.echo(json.dumps(facts))
+        return
+    changed = "".join(f", {facts[word]} {word}" for word in ("added", "removed") if word in facts)
+    rows, numbers = facts["bank"]
+    typer.echo(
+        f"{facts['model']}: {verb} {facts['training_images']} images, {'kept' if not changed else 'keeps'} {rows} patches of "
+        f"{numbers} numbers{changed} ({facts['bytes'] / 1e6:.1f} MB)."
+    )
+    count = facts["calibration_images"]
+    typer.echo(
+        f"{count} calibration scores: a false-reject rate down to {1 / (count + 1):.2%} can be promised."
+        if count
+        else "No calibration: one image alone cannot be left out. Verdicts need --calibrate FOLDER."
+    )
+
+
+def _require_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise SettingsError(f"The folder {path.parent} for the model file does not exist. Make it first.")

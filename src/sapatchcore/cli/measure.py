@@ -1,0 +1,140 @@
+"""How good a model is: on one category, and on all of a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sapatchcore import __version__
+from sapatchcore.cli.common import FalseReject, Json, Layout, Log, Quiet, promised_rate, warn
+from sapatchcore.cli.options import with_settings
+from sapatchcore.cli.progress import progress_bars
+from sapatchcore.errors import SettingsError
+from sapatchcore.settings import settings_from
+
+if TYPE_CHECKING:
+    from sapatchcore.data.samples import Dataset
+    from sapatchcore.show.trackers import Tracker
+    from sapatchcore.verify.evaluate import Evaluation
+    from sapatchcore.verify.tables import Run
+
+
+@with_settings
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A data set's category, with good and defective test images.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file. Default: results/<category>.json.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Score with this model file; nothing is fitted.")] = None,
+    false_reject: FalseReject = None,
+    layout: Layout = "auto",
+    log: Log = "",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Fit on a category's good images, score its test images, print and save all figures."""
+    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.show.trackers import tracked
+    from sapatchcore.verify.benchmark import fit_on
+    from sapatchcore.verify.evaluate import evaluate as evaluate_detector
+    from sapatchcore.verify.files import write_json
+    from sapatchcore.verify.tables import evaluation_text
+
+    dataset = open_dataset(data, layout)
+    if dataset.note:
+        warn(dataset.note)
+    detector = SAPatchCore(**options) if model is None else SAPatchCore.load(model, **options)
+    path = output or Path("results") / f"{dataset.name}.json"
+    settings = detector.settings.model_dump(mode="json")
+    with (
+        tracked(log or None, run=dataset.name, settings=settings, folder=path.parent, warn=warn) as tracker,
+        progress_bars(quiet=quiet) as progress,
+    ):
+        if model is None:
+            fit_on(detector, dataset, progress)
+        evaluation = evaluate_detector(detector, dataset, progress)
+        rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
+        figures = {**evaluation.to_dict(rate), "settings": settings, "version": __version__}
+        write_json(path, figures)
+        if log:
+            tracker.figures(figures)
+            _log_pictures(tracker, dataset, evaluation, rate, prefix="")
+    typer.echo(json.dumps(figures) if json_output else f"{evaluation_text(evaluation, rate)}\nSaved to {path}.")
+
+
+@with_settings
+def benchmark(
+    root: Annotated[Path, typer.Argument(help="A data set: one folder for each category.")],
+    categories: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds to run, separated by commas.")] = "0",
+    compare: Annotated[str, typer.Option(help="A second attention beside the chosen one: none gives PatchCore.")] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables and all figures.")] = Path(
+        "results/benchmark"
+    ),
+    table_format: Annotated[str, typer.Option("--format", help="Printed: text, markdown, csv or json.")] = "text",
+    gifs: Annotated[bool, typer.Option("--gifs", help="Also a GIF a category, with the first seed.")] = False,
+    layout: Layout = "auto",
+    log: Log = "",
+    quiet: Quiet = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Run all categories and print the three result tables."""
+    from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
+    from sapatchcore.show.trackers import tracked
+    from sapatchcore.verify.benchmark import benchmark_to_folder
+    from sapatchcore.verify.tables import MODELS
+
+    numbers = [part.strip() for part in seeds.split(",")]
+    if not all(part.isdigit() for part in numbers):
+        raise SettingsError(f"seeds must be whole numbers separated by commas. Got {seeds!r}. For example 0,1,2.")
+    settings = settings_from(options)
+    with (
+        tracked(
+            log or None, run=output.name, settings=settings.model_dump(mode="json"), folder=output, warn=warn
+        ) as tracker,
+        progress_bars(quiet=quiet) as progress,
+    ):
+
+        def scored(run: Run, dataset: Dataset, evaluation: Evaluation) -> None:
+            first = run.seed == int(numbers[0])
+            if log:
+                tracker.figures({run.model: {run.category: run.figures}}, step=run.seed)
+                if first:
+                    _log_pictures(tracker, dataset, evaluation, None, prefix=f"{run.model}/{run.category}/")
+            if gifs and first and run.model == MODELS[settings.attention]:
+                result = evaluation.result
+                frames = frames_of(result, dataset, choose(evaluation.labels, 40), None)
+                write_gif(frames, output / "gifs" / f"{run.category}.gif", scale_for(result, None), title=run.category)
+
+        text = benchmark_to_folder(
+            root,
+            output,
+            settings,
+            wanted=[name.strip() for name in categories.split(",") if name.strip()],
+            seeds=[int(part) for part in numbers],
+            compare=compare or None,
+            layout=layout,
+            table_format=table_format,
+            scored=scored,
+            progress=progress,
+        )
+    typer.echo(text, nl=False)
+
+
+def _log_pictures(
+    tracker: Tracker, dataset: Dataset, evaluation: Evaluation, rate: float | None, *, prefix: str
+) -> None:
+    """The first test image of each kind, with its map and verdict."""
+    from sapatchcore.show.gif import choose, frames_of, pages, scale_for
+
+    result = evaluation.result
+    places = choose(evaluation.labels, len(set(evaluation.labels)))
+    for label, pixels in pages(frames_of(result, dataset, places, rate), scale_for(result, rate), title=dataset.name):
+        tracker.picture(f"{prefix}{label}", pixels)

@@ -1,0 +1,153 @@
+"""The scores of good images that verdicts are measured against, kept with the model.
+
+Two sources. *Left out*: every training image is compared with the bank less its own patches, so no image has to be given
+up. The bank was then chosen with the image at hand: what only that image shows has no other patch near it. So these
+scores are larger than those of new good images, never smaller in the mean: thresholds are on the careful side for the
+false-reject rate, by how much ``docs/verdicts.md`` says. *Separate*: good images that were not learned from; the promise
+then is conformal prediction's own.
+
+When the bank changes, images are scored anew where their files are at hand. Where not: if images were added, distances can
+only have shrunk, so kept scores are upper bounds (a "reweighted" one counts without its weight then). If an image was
+forgotten, they can have grown: patch scores, which are kept for this, are raised, since by the triangle inequality a patch
+whose nearest row r goes is at most |r − r'| farther from a row r' that is left. That bound is wide, but it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sapatchcore.data.transform import Size
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.neighbours import nearest
+from sapatchcore.score.anomaly_map import anomaly_map
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+LEFT_OUT, SEPARATE = "left out", "separate"
+REWEIGHTED = "reweighted"
+ARRAYS = ("images", "scores", "local", "context", "peaks", "grids", "rows")
+NO_CALIBRATION = (
+    "There are no scores of good images to measure against: the model was fitted on one image, or loaded with another "
+    "image_score or neighbors than it was fitted with. Calibrate it with good images: `detector.calibrate(images)`, or "
+    "`sapatchcore fit` with --calibrate."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """n good images as the detector scores them.
+
+    source: LEFT_OUT or SEPARATE. names: of the images, n texts. images: (n,) int64, the number of each among the training
+    images, -1 for a separate one. scores: (n,) float32, image scores. local, context: (n,) float32, the largest local and
+    context part of any patch. peaks: (n,) float32, the largest value of each anomaly map. grids: (n, h, w) float32 patch
+    scores; rows: (n, h, w) int64, the bank's row that each is measured from. sizes: n × (H, W). image_score, neighbors: the
+    options that the scores were taken with.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    images: Int64
+    scores: Float32
+    local: Float32
+    context: Float32
+    peaks: Float32
+    grids: Float32
+    rows: Int64
+    sizes: tuple[Size, ...]
+    image_score: str
+    neighbors: int
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        for name in ("names", "sizes", *ARRAYS):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"Calibration.{name} must have {n} entries. Got {len(getattr(self, name))}.")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("Calibration needs finite scores.")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Size | None) -> Float32:
+    """(n,) float32: the largest value of each anomaly map of the patch scores ``grids`` (n, h, w)."""
+    values = [anomaly_map(grid, size, resize, crop).max() for grid, size in zip(grids, sizes, strict=True)]
+    return np.array(values, np.float32)
+
+
+def joined(one: Calibration | None, other: Calibration | None) -> Calibration | None:
+    """Both, in order; of the same source and options."""
+    if one is None or other is None:
+        return other if one is None else one
+    arrays: dict[str, Any] = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in ARRAYS}
+    return replace(one, names=one.names + other.names, sizes=one.sizes + other.sizes, **arrays)
+
+
+def scored_anew(known: Calibration, places: Sequence[int], fresh: Calibration) -> Calibration:
+    """``known`` with the scores of ``fresh`` at ``places``, in their order."""
+    arrays: dict[str, Any] = {}
+    for name in ("scores", "local", "context", "peaks", "grids", "rows"):
+        arrays[name] = getattr(known, name).copy()
+        arrays[name][list(places)] = getattr(fresh, name)
+    return replace(known, **arrays)
+
+
+def without_image(
+    known: Calibration, before: Bank, after: Bank, number: int, resize: Size, crop: Size | None
+) -> tuple[Calibration | None, list[int]]:
+    """What is left of ``known`` when training image ``number`` is forgotten; None where nothing is.
+
+    before, after: the bank with and without the image. Also returns the places of the images whose scores may have grown:
+    those are upper bounds now.
+    """
+    known = _picked(known, known.images != number)
+    if not len(known) or (known.source == LEFT_OUT and after.fewest_left < rows_needed(known.image_score)):
+        return None, []
+    gone = (before.images == number).numpy()
+    place = np.cumsum(~gone) - 1  # of each row that stays
+    rows_before = known.rows
+    touched = gone[rows_before]  # (n, h, w)
+    grew = touched.any((1, 2))
+    if known.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
+        known, grew = upper_bounds(known), np.ones(len(known), np.bool_)
+    images = np.where(known.images > number, known.images - 1, known.images)
+    known = replace(known, images=images, rows=place[rows_before])
+    for i in np.flatnonzero(touched.any((1, 2))):
+        where, before_max = touched[i], float(known.grids[i].max())
+        lost, patch = np.unique(rows_before[i][where], return_inverse=True)
+        barred = torch.full((len(lost),), int(images[i]), device=after.rows.device)
+        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, barred, after.groups)
+        known.rows[i][where] = found[:, 0].cpu().numpy()[patch]
+        known.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
+        known.scores[i] = known.grids[i].max()
+        growth = float(known.scores[i]) / max(before_max, 1e-12)
+        for part in (known.local, known.context):  # no bounds, but levels: both grow alike
+            part[i] *= growth
+        known.peaks[i] = largest_values(known.grids[i : i + 1], known.sizes[i : i + 1], resize, crop)[0]
+    return known, np.flatnonzero(grew).tolist()
+
+
+def upper_bounds(known: Calibration) -> Calibration:
+    """``known`` for a bank that has changed: a "reweighted" score without its weight, which is below 1 and may have grown."""
+    if known.image_score != REWEIGHTED:
+        return known
+    return replace(known, scores=known.grids.max((1, 2)))
+
+
+def rows_needed(image_score: str) -> int:
+    """Rows of other images without which none can be left out: two where a row's neighbours weigh the score."""
+    return 2 if image_score == REWEIGHTED else 1
+
+
+def _picked(known: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
+    """The images where ``keep`` (n,) is True; arrays of its own."""
+    arrays: dict[str, Any] = {name: getattr(known, name)[keep] for name in ARRAYS}
+    texts = [(name, size) for name, size, kept in zip(known.names, known.sizes, keep, strict=True) if kept]
+    return replace(known, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays)

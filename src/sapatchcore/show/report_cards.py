@@ -1,0 +1,231 @@
+"""The pictures of a report: one test image with its maps, and each cause with the nearest good patch, as data for a page.
+
+Every picture is drawn once, small, as WebP inside the page. Maps have one scale each for the whole set. A patch and its
+nearest good one are cut out alike, from what the network saw of either image, so that one compares like with like.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sapatchcore.data.folders import Sample
+from sapatchcore.data.images import read_mask
+from sapatchcore.data.thumbnails import read_thumbnail
+from sapatchcore.data.transform import prepare
+from sapatchcore.result import Result
+from sapatchcore.score.anomaly_map import anomaly_map, part_map
+from sapatchcore.score.explain import Cause, Explanation
+from sapatchcore.show.colours import INK, Float32, UInt8Array
+from sapatchcore.show.gif import scale_for
+from sapatchcore.show.overlay import OPACITY, PREDICTED, TRUTH, Mask, Scale, contours, heat, legend, overlay
+
+PANEL, MAP, SMALL = 400, 256, 144  # pixels of a picture's longer side: the image, its maps, the pictures of a cause
+AROUND = 7  # cells a side that a cut-out shows, the patch in its middle
+QUALITY = 84  # WebP
+LEGEND = (460, 46)  # width, height
+MAPS = ("anomaly map", "local part", "context part")
+
+Share = tuple[float, float, float, float]  # top, left, height, width, of a picture's height and width
+
+
+@dataclass(frozen=True)
+class Picture:
+    """source: a data: address. width, height: pixels. caption; alt: the same for those who cannot see it."""
+
+    source: str
+    width: int
+    height: int
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Of the anomaly map, in units of the pixel threshold where there is one; of its local and its context part."""
+
+    whole: Scale
+    local: Scale
+    context: Scale
+
+    @classmethod
+    def of(cls, result: Result, false_reject: float | None) -> Scales:
+        """One scale each, for all images: dark at a typical patch, brightest at the largest."""
+        parts = []
+        for values in (result.local_patches, result.context_patches):
+            typical = float(np.median(values))
+            parts.append(Scale(typical, None, max(float(values.max()), typical + 1e-6)))
+        return cls(scale_for(result, false_reject), *parts)
+
+    def legend(self) -> Picture:
+        """The anomaly map's colours with their scores, and the key of both lines."""
+        alt = f"Colours of the anomaly map: dark from {self.whole.low:.4g}, brightest from {self.whole.high:.4g}"
+        if self.whole.threshold is not None:
+            alt += f", pixel threshold {self.whole.threshold:.4g}"
+        return _picture(legend(*LEGEND, self.whole), MAPS[0], alt, lossless=True)
+
+    def ramps(self) -> list[tuple[str, str, str]]:
+        """Both parts' maps: caption, and the scores of the darkest and the brightest colour."""
+        parts = zip(MAPS[1:], (self.local, self.context), strict=True)
+        return [(caption, f"{scale.low:.4g}", f"{scale.high:.4g}") for caption, scale in parts]
+
+
+@dataclass(frozen=True)
+class CausePictures:
+    """One cause. words: where, how large, how high. pictures: the patch, the nearest good one, its whole image, and where
+    the context was drawn from. good: the name of the good image."""
+
+    words: str
+    pictures: tuple[Picture, ...]
+    good: str
+
+
+def panels(
+    result: Result, place: int, sample: Sample, image: UInt8Array, scales: Scales, pixel_threshold: float | None
+) -> tuple[Picture, ...]:
+    """The image with contours, and its three maps. image: (h, w, 3) uint8."""
+    size = result.sizes[place]
+    pixels = _resized(image, _within(size, min(PANEL, max(MAP, *size))))
+    words = []
+    if pixel_threshold is not None:  # the regions as they are in the image's own pixels
+        found = result.maps[place] > pixel_threshold
+        pixels = contours(pixels, shrunk(found, pixels.shape[:2]), PREDICTED, "solid")
+        words.append("predicted regions solid")
+    if sample.masks is None:
+        words.append("ground truth not known")
+    elif sample.masks:
+        truth = read_mask(sample.masks, size)
+        pixels = contours(pixels, shrunk(truth, pixels.shape[:2]), TRUTH, "dashed")
+        words.append("ground truth dashed")
+    pictures = [_picture(pixels, "image", f"{sample.path.name}: {', '.join(words) or 'image'}")]
+
+    small = _within(size, MAP)
+    ground = _resized(image, small)
+    scores, how = result.patch_scores[place], (small, result.resize, result.crop)
+    maps = (
+        (anomaly_map(scores, *how), scales.whole),
+        (part_map(scores, result.local_patches[place], *how), scales.local),
+        (part_map(scores, result.context_patches[place], *how), scales.context),
+    )
+    for caption, (values, scale) in zip(MAPS, maps, strict=True):
+        drawn = overlay(ground, values, scale, truth=None, predicted=None)
+        pictures.append(_picture(drawn, caption, f"{caption.capitalize()} of {sample.path.name}"))
+    return tuple(pictures)
+
+
+def cause_pictures(
+    explanation: Explanation, result: Result, image: UInt8Array, limit: float, names: dict[str, str]
+) -> tuple[CausePictures, ...]:
+    """Of each cause of an image. limit: the pixel threshold. names: what to call training images, by their names."""
+    seen = prepare(image, result.resize, result.crop)
+    height, width = result.patch_scores.shape[1:]
+    found = []
+    for number, cause in enumerate(explanation.causes, start=1):
+        row, column = cause.cell
+        own = (row / height, column / width, 1 / height, 1 / width)
+        good = names.get(cause.good.image, cause.good.image)
+        pictures = [_picture(cut_out(seen, own), "this image", "The patch in question, boxed, and what is around it")]
+        if cause.good.thumbnail:
+            thumbnail = read_thumbnail(cause.good.thumbnail)
+            box = cause.good.thumbnail_box
+            cut = _picture(
+                cut_out(thumbnail, box), "nearest good", "The nearest good patch, boxed, and what is around it"
+            )
+            pictures += [cut, _picture(boxed(thumbnail, box, SMALL), "found in", f"The patch in {good}")]
+        drawn, share = drawn_over(seen, cause.drawn_from, own)
+        alt = f"Where the patch's context was drawn from; the largest place has {share:.0%} of it"
+        pictures.append(_picture(drawn, "context from", alt))
+        found.append(CausePictures(_words(cause, number, limit), tuple(pictures), good))
+    return tuple(found)
+
+
+def cut_out(picture: UInt8Array, box: Share) -> UInt8Array:
+    """(SMALL, SMALL, 3) uint8: AROUND cells of the picture, the boxed one in the middle or as near to it as the border lets."""
+    starts, sides = [], []
+    for pixels, start, extent in zip(picture.shape[:2], box[:2], box[2:], strict=True):
+        side = min(AROUND * extent, 1.0) * pixels
+        starts.append(min(max((start + extent / 2) * pixels - side / 2, 0), pixels - side))
+        sides.append(side)
+    (top, left), (height, width) = starts, sides
+    part = (left, top, left + width, top + height)
+    cut = Image.fromarray(picture).resize((SMALL, SMALL), Image.Resampling.BICUBIC, box=part)
+    inside = (
+        (box[0] * picture.shape[0] - top) / height,
+        (box[1] * picture.shape[1] - left) / width,
+        box[2] * picture.shape[0] / height,
+        box[3] * picture.shape[1] / width,
+    )
+    return boxed(np.asarray(cut), inside, SMALL)
+
+
+def boxed(picture: UInt8Array, box: Share, side: int) -> UInt8Array:
+    """The picture with its longer side ``side``, and a cased line around the box, outside of it."""
+    pixels = _resized(picture, _within((picture.shape[0], picture.shape[1]), side))
+    page = Image.fromarray(pixels)
+    pen, (height, width) = ImageDraw.Draw(page), pixels.shape[:2]
+    top, left = box[0] * height, box[1] * width
+    corners = (round(left), round(top), round(left + box[3] * width) - 1, round(top + box[2] * height) - 1)
+    for colour, far in ((INK, 3), (PREDICTED, 2), (PREDICTED, 1)):  # a tiny box keeps its lines apart
+        pen.rectangle((corners[0] - far, corners[1] - far, corners[2] + far, corners[3] + far), outline=colour)
+    return np.asarray(page)
+
+
+def drawn_over(seen: UInt8Array, shares: Float32, box: Share) -> tuple[UInt8Array, float]:
+    """The places that drew a patch's context away from what good images show, over the image in grey, the patch boxed.
+
+    seen: (h, w, 3) uint8, what the network saw. shares: (h, w) float32 of context²; those below 0 drew it back, and stay
+    clear. Also returns the largest share of the sum, in [0, 1] where none drew it back.
+    """
+    size = _within((seen.shape[0], seen.shape[1]), SMALL)
+    place = Image.fromarray(np.maximum(shares, 0)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    values: Float32 = np.asarray(place)
+    part = values / np.float32(max(float(values.max()), 1e-30))
+    opacity: Float32 = np.float32(OPACITY) * np.clip(3 * part, 0, 1)
+    picture = heat(_resized(seen, size), part, Scale(0.0, None, 1.0), opacity)
+    total = float(shares.sum())
+    return boxed(picture, box, SMALL), max(float(shares.max()), 0.0) / total if total > 0 else 0.0
+
+
+def shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The mask at ``size`` (h, w): a pixel is True where any pixel below it is, so that nothing small is lost."""
+    for axis, (pixels, wanted) in enumerate(zip(mask.shape, size, strict=True)):
+        if wanted <= pixels:
+            mask = np.logical_or.reduceat(mask, np.arange(wanted) * pixels // wanted, axis=axis)
+        else:
+            mask = np.take(mask, np.arange(wanted) * pixels // wanted, axis=axis)
+    return mask
+
+
+def _words(cause: Cause, number: int, limit: float) -> str:
+    if cause.region is None:
+        return "No pixel above the pixel threshold: the image's worst patch"
+    top, left, height, width = cause.region.box
+    times = f", peak {cause.region.peak / limit:.2f}× the pixel threshold" if limit > 0 else ""
+    return f"Region {number}: {width}×{height} px at ({left}, {top}), {cause.region.area} px{times}"
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(h, w) with the longer side ``side``."""
+    share = side / max(size)
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _resized(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    if image.shape[:2] == size:
+        return image
+    smaller = size[0] < image.shape[0]
+    how = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), how, reducing_gap=3.0 if smaller else None))
+
+
+def _picture(pixels: UInt8Array, caption: str, alt: str, *, lossless: bool = False) -> Picture:
+    out = io.BytesIO()
+    save = partial(Image.fromarray(pixels).save, out, "WEBP")
+    save(lossless=True, quality=80, method=4) if lossless else save(quality=QUALITY, method=2)
+    source = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    return Picture(source, pixels.shape[1], pixels.shape[0], caption, alt)
