@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,28 @@ def test_calibration_with_separate_images(root: Path, tmp_path: Path, capsys: py
     assert run("info", str(path), "--json") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (facts["calibration"]["source"], facts["calibration"]["names"]) == ("separate", 24)
+
+
+def test_validation_images_are_for_the_thresholds_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MVTec LOCO AD's layout: what is kept apart there is not learned from, and calibrates; elsewhere nothing is."""
+    source, category, path = root / "bench", tmp_path / "loco", tmp_path / "m"
+    parts = {
+        "train/good": "train/good",
+        "validation/good": "test/good",
+        "test/good": "test/good",
+        "test/logical_anomalies": "test/over-coupling",
+        "test/structural_anomalies": "test/scratch",
+    }
+    for target, origin in parts.items():
+        shutil.copytree(source / origin, category / target)
+    for data, expected in ((category, ("separate", 8)), (source, ("left out", 24))):
+        assert run("fit", str(data), "-o", str(path), *SMALL) == 0
+        assert run("info", str(path), "--json") == 0
+        facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (facts["calibration"]["source"], facts["calibration"]["names"]) == expected
+        assert facts["training_images"] == 24
 
 
 def test_update_and_forget_change_a_model_file(

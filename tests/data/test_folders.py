@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sapatchcore.data.folders import LAYOUTS, Dataset, find_categories, open_dataset, training_images
+from sapatchcore.data.folders import LAYOUTS, Dataset, find_categories, open_dataset, training_images, validation_images
 from sapatchcore.errors import DataError, SettingsError
 
 WriteTree = Callable[[Path, str], Path]
@@ -94,6 +94,7 @@ def test_loco(tmp_path: Path, write_tree: WriteTree, layout: str) -> None:
     dataset = open_dataset(folder, layout)
     assert (dataset.layout, dataset.note, dataset.saturation) == ("loco", "", {})
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [1, 1, 3]
+    assert validation_images(folder, layout) == (folder / "validation/good/0.png",)
     truth = "ground_truth/logical_anomalies/7"
     assert _told(dataset, folder)["logical_anomalies"] == [
         ("test/logical_anomalies/7.png", [f"{truth}/000.png", f"{truth}/001.png"])

@@ -13,7 +13,16 @@ from sapatchcore.data import layouts
 from sapatchcore.data.images import is_image, list_images
 from sapatchcore.data.layouts import sub_folders, train_folder
 from sapatchcore.data.regions import read_regions
-from sapatchcore.data.samples import GOOD, LAYOUT_FOLDERS, LAYOUTS, Dataset, Sample, Saturation, named_folder
+from sapatchcore.data.samples import (
+    GOOD,
+    LAYOUT_FOLDERS,
+    LAYOUTS,
+    VALIDATION,
+    Dataset,
+    Sample,
+    Saturation,
+    named_folder,
+)
 from sapatchcore.data.visa import read_visa
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 
@@ -69,10 +78,10 @@ def training_images(folder: str | os.PathLike[str], layout: str = AUTO) -> tuple
 
 def validation_images(folder: str | os.PathLike[str], layout: str = AUTO) -> tuple[Path, ...]:
     """Good images that a category keeps apart for calibration (MVTec LOCO AD's validation); none elsewhere."""
-    path = Path(folder)
-    if _layout_of(path, layout) != "loco":
+    kept_apart = Path(folder) / VALIDATION / GOOD
+    if _layout_of(Path(folder), layout) != "loco" or not kept_apart.is_dir():
         return ()
-    return tuple(sample.path for sample in open_dataset(path, "loco").validation)
+    return list_images(kept_apart)
 
 
 def find_categories(root: str | os.PathLike[str], layout: str = AUTO) -> dict[str, Path]:
