@@ -141,8 +141,10 @@ def _rare(one: tuple[str, str, int, int, float, float]) -> str:
 
 def update_table() -> str:
     """Markdown: half, half and update, all; then an image that was learned and forgotten; and what follows."""
-    results = load("update")["results"]
-    runs, forgotten = results["runs"], results["forget"]
+    parts_of_it = [
+        load(file.stem)["results"] for file in sorted(RESULTS.glob("update*.json"))
+    ]  # a file a coreset ratio
+    runs, forgotten = ([one for part in parts_of_it for one in part[what]] for what in ("runs", "forget"))
     groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["coreset_ratio"], run["split"]), []).append(run)

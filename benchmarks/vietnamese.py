@@ -16,6 +16,9 @@ NAMES = {
     "all metrics of 160 images at 320×320": "mọi chỉ số của 160 ảnh 320×320",
     "predict with the built-in backbone": "predict với mạng nằm trong gói",
     "made screws of 700×700, on disk": "ốc vít được vẽ 700×700, ghi ra đĩa",
+    "calibration, 320 images": "hiệu chuẩn, 320 ảnh",
+    "an explanation, one image": "lời giải thích cho một ảnh",
+    "report of 160 images": "báo cáo của 160 ảnh",
 }
 
 DEMO = {
@@ -56,6 +59,10 @@ PHRASES = (
     ("images a second on one core as PNG", "ảnh mỗi giây trên một nhân ở dạng PNG"),
     ("as JPEG", "ở dạng JPEG"),
     ("s, maps included", "s, kể cả bản đồ"),
+    ("of the rest of fit", "phần còn lại của fit"),
+    ("built-in backbone:", "mạng nằm trong gói:"),
+    ("ms on top of predict", "ms thêm vào predict"),
+    ("s after scoring", "s sau khi chấm điểm"),
 )
 
 

@@ -1,8 +1,8 @@
 """Visual inspection that learns from good images alone: SA-PatchCore.
 
-images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/
+images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/ ─▶ show/ · deploy/
 
-``SAPatchCore().fit(good).predict(images)`` is the whole flow; ``detector.py`` shows it as the paper's steps.
+``SAPatchCore().fit(good).predict(images)`` is the whole flow; ``detector.py`` and ``pipeline.py`` show it as the paper's steps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from sapatchcore.result import Result
+    from sapatchcore.score.drift import Drift
+    from sapatchcore.score.explain import Explanation
+    from sapatchcore.score.verdict import Verdict
     from sapatchcore.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DataError",
+    "Drift",
+    "Explanation",
     "MetricError",
     "ModelFileError",
     "NotFittedError",
@@ -36,10 +41,18 @@ __all__ = [
     "SAPatchCoreError",
     "Settings",
     "SettingsError",
+    "Verdict",
     "WeightsError",
 ]
 
-_MODULES = {"SAPatchCore": "detector", "Result": "result", "Settings": "settings"}  # all others: errors
+_MODULES = {
+    "SAPatchCore": "detector",
+    "Result": "result",
+    "Settings": "settings",
+    "Drift": "score.drift",
+    "Explanation": "score.explain",
+    "Verdict": "score.verdict",
+}  # all others: errors
 
 
 def __getattr__(name: str) -> object:

@@ -17,10 +17,10 @@ from PIL import Image
 
 from sapatchcore.data.folders import Dataset, open_dataset
 from sapatchcore.data.images import is_image, read_image, read_mask
+from sapatchcore.data.sources import Progress
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.device import choose_device
 from sapatchcore.errors import DataError
-from sapatchcore.learning import Progress
 from sapatchcore.result import Result
 from sapatchcore.show.gallery import Row, gallery
 from sapatchcore.synth.screws import KINDS

@@ -16,25 +16,21 @@ import numpy.typing as npt
 
 from sapatchcore.data.folders import training_images
 from sapatchcore.data.images import all_images
-from sapatchcore.data.sources import Images, as_sources
+from sapatchcore.data.sources import Images, Progress, as_sources
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
-from sapatchcore.learning import Progress, first_unused, kept_of, look_back, number_of, refuse_known
+from sapatchcore.learning import grown, kept_of, look_back, shrunk
 from sapatchcore.memory.bank import Bank, TrainingImage
 from sapatchcore.memory.coreset import choose
-from sapatchcore.memory.growth import Growth, pictured
-from sapatchcore.memory.growth import without_image as bank_without
-from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.growth import pictured
 from sapatchcore.memory.spill import GrowingRows, Spill
 from sapatchcore.memory.store import read_model, write_model
 from sapatchcore.pipeline import Pipeline
-from sapatchcore.result import Result, gather_result
+from sapatchcore.result import Result
 from sapatchcore.saved import bank_from, calibration_from, to_stored
-from sapatchcore.score.calibration import LEFT_OUT, NO_CALIBRATION, Calibration, joined, upper_bounds
-from sapatchcore.score.calibration import without_image as calibration_without
+from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
 from sapatchcore.score.drift import Drift, drift
-from sapatchcore.score.explain import Explanation, cause_of
-from sapatchcore.score.regions import Region
+from sapatchcore.score.explain import Explanation
 from sapatchcore.score.threshold import FALSE_REJECT, threshold
 from sapatchcore.settings import Settings, settings_from
 
@@ -83,7 +79,7 @@ class SAPatchCore:
         settings, backbone = self.settings, self._pipeline.network
         sources, total = as_sources(images, training_images)
         separate = None if calibrate is None else as_sources(calibrate, all_images)
-        projection = self._projection()
+        projection = self._pipeline.projection
         training: list[TrainingImage] = []
         grid = (0, 0)
         with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
@@ -106,7 +102,7 @@ class SAPatchCore:
             if separate is not None:
                 known: Calibration | None = self._pipeline.calibration(bank, separate, progress)
             else:
-                known = look_back(bank, spill, self._pipeline.score, settings, progress=progress)
+                known = look_back(bank, spill, self._pipeline, progress=progress)
         self._bank, self._calibration = bank, known
         return self
 
@@ -164,18 +160,9 @@ class SAPatchCore:
 
         false_reject: as of Result.threshold. most: regions of an image to explain, the highest peaks first.
         """
-        bank, found = self._fitted(), []
-        sources, _ = as_sources(images, all_images)
-        for batch, patches in self._pipeline.patches(sources):
-            arrays = self._pipeline.score(patches, bank)
-            result = gather_result(
-                [(batch, arrays)], **self._pipeline.shape, total=None, progress=None, calibration=self.calibration
-            )
-            for i, verdict in enumerate(result.verdicts(false_reject)):
-                regions: list[Region | None] = [*result.regions(i, false_reject)[:most]] or [None]
-                grids = [grid[i] for grid in arrays[3:]]
-                causes = [cause_of(one, grids, result.sizes[i], patches, i, bank, self.settings) for one in regions]
-                found.append(Explanation(result.paths[i], verdict, tuple(causes)))
+        found = self._pipeline.explain(
+            self._fitted(), as_sources(images, all_images), self.calibration, false_reject=false_reject, most=most
+        )
         if not found:
             raise DataError("No image to explain was given. Give at least one.")
         return found
@@ -197,32 +184,15 @@ class SAPatchCore:
 
         Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
         """
-        bank, known, pipeline = self._fitted(), self._calibration, self._pipeline
-        sources, total = as_sources(images, training_images)
-        separate = None if calibrate is None else as_sources(calibrate, all_images)
-        growth, first = Growth(bank, self._projection()), len(bank.training)
-        taken = {image.name for image in bank.training}
-        with Spill() as spill:
-            for batch, patches in pipeline.patches(sources, first_unused(bank)):
-                refuse_known(taken, batch.names)
-                growth.add(patches, kept_of(batch))
-                spill.append(patches)
-                if progress is not None:
-                    progress("embed", spill.images, total)
-            if not spill.images:
-                raise DataError("No image to learn from was given. Give at least one good image.")
-            bank = growth.bank()
-            if separate is not None:
-                known = pipeline.calibration(bank, separate, progress)
-            else:
-                if known is not None:
-                    known = upper_bounds(known)
-                    before = range(len(known)) if rescore else ()
-                    known = pipeline.scored_again(known, before, bank, progress)
-                if known is None or known.source == LEFT_OUT:
-                    new = look_back(bank, spill, pipeline.score, self.settings, first=first, progress=progress)
-                    known = joined(known, new)
-        self._bank, self._calibration = bank, known
+        self._bank, self._calibration = grown(
+            self._fitted(),
+            self._calibration,
+            self._pipeline,
+            as_sources(images, training_images),
+            separate=None if calibrate is None else as_sources(calibrate, all_images),
+            rescore=rescore,
+            progress=progress,
+        )
         return self
 
     def forget(self, image: str | os.PathLike[str], progress: Progress | None = None) -> Self:
@@ -233,14 +203,9 @@ class SAPatchCore:
 
         Raises DataError where the name is not known, or nothing would be left.
         """
-        bank, known = self._fitted(), self._calibration
-        number = number_of(bank, os.fspath(image))
-        left = bank_without(bank, number, self._projection())
-        if known is not None:
-            known, raised = calibration_without(known, bank, left, number, **self._pipeline.shape)
-            if known is not None:
-                known = self._pipeline.scored_again(known, raised, left, progress)
-        self._bank, self._calibration = left, known
+        self._bank, self._calibration = shrunk(
+            self._fitted(), self._calibration, self._pipeline, os.fspath(image), progress
+        )
         return self
 
     @property
@@ -323,11 +288,6 @@ class SAPatchCore:
         detector._bank = bank_from(stored, detector._pipeline.network.device)
         detector._calibration = calibration_from(stored, detector.settings)
         return detector
-
-    def _projection(self) -> Projection:
-        """The one in which patches are chosen: the same for the same settings."""
-        network, settings = self._pipeline.network, self.settings
-        return Projection(*network.channels, settings.projection, settings.seed, network.device)
 
     def _fitted(self) -> Bank:
         if self._bank is None:

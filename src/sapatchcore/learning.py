@@ -1,27 +1,26 @@
-"""What fit and update do once a bank stands: look back at the training images, and take in or give up single ones."""
+"""What fit, update and forget do once a bank stands: look back at the training images, take in or give up others."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sapatchcore.data.sources import Batch
+from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.data.thumbnails import thumbnail
-from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.growth import Growth
+from sapatchcore.memory.growth import without_image as bank_without
 from sapatchcore.memory.spill import Spill
+from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import as_calibration, gather_result
-from sapatchcore.score.calibration import LEFT_OUT, Calibration, rows_needed
-from sapatchcore.settings import Settings
-
-Progress = Callable[[str, int, int | None], None]  # stage, how many are done, of how many (None: not known)
-Score = Callable[[Patches, Bank, torch.Tensor | None], tuple[npt.NDArray[Any], ...]]
+from sapatchcore.score.calibration import LEFT_OUT, Calibration, joined, rows_needed, upper_bounds
+from sapatchcore.score.calibration import without_image as calibration_without
 
 
 def kept_of(batch: Batch) -> list[TrainingImage]:
@@ -31,19 +30,13 @@ def kept_of(batch: Batch) -> list[TrainingImage]:
 
 
 def look_back(
-    bank: Bank,
-    spill: Spill,
-    score: Score,
-    settings: Settings,
-    *,
-    first: int = 0,
-    progress: Progress | None = None,
+    bank: Bank, spill: Spill, pipeline: Pipeline, *, first: int = 0, progress: Progress | None = None
 ) -> Calibration | None:
     """The training images ``first``, ``first`` + 1, … , whose patches ``spill`` holds, without their own rows of the bank.
 
-    score: scores a batch of patches, for each image without the rows of one training image. None where too few rows would
-    be left.
+    None where too few rows would be left.
     """
+    settings = pipeline.settings
     if bank.fewest_left < rows_needed(settings.image_score):
         return None
     batches: list[tuple[Batch, tuple[npt.NDArray[Any], ...]]] = []
@@ -53,16 +46,62 @@ def look_back(
         images = [bank.training[number] for number in numbers]
         names, sizes = tuple(image.name for image in images), tuple(image.size for image in images)
         nothing = np.empty((0, 0, 0, 3), np.uint8)  # their pixels have been seen
-        batches.append((Batch(names, sizes, nothing), score(patches, bank, torch.tensor(numbers))))
+        batches.append((Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers))))
         done += len(numbers)
         if progress is not None:
             progress("calibrate", done - first, spill.images)
-    result = gather_result(batches, resize=settings.resize, crop=settings.crop, total=None, progress=None)
+    result = gather_result(batches, **pipeline.shape, total=None, progress=None)
     numbers_of_all = np.arange(first, done, dtype=np.int64)
     return as_calibration(result, LEFT_OUT, numbers_of_all, settings.image_score, settings.neighbors)
 
 
-def number_of(bank: Bank, image: str) -> int:
+def grown(
+    bank: Bank,
+    known: Calibration | None,
+    pipeline: Pipeline,
+    sources: Sources,
+    *,
+    separate: Sources | None,
+    rescore: bool,
+    progress: Progress | None,
+) -> tuple[Bank, Calibration | None]:
+    """``bank`` and its calibration after more good images; as SAPatchCore.update."""
+    growth, first = Growth(bank, pipeline.projection), len(bank.training)
+    taken = {image.name for image in bank.training}
+    with Spill() as spill:
+        for batch, patches in pipeline.patches(sources[0], _first_unused(bank)):
+            _refuse_known(taken, batch.names)
+            growth.add(patches, kept_of(batch))
+            spill.append(patches)
+            if progress is not None:
+                progress("embed", spill.images, sources[1])
+        if not spill.images:
+            raise DataError("No image to learn from was given. Give at least one good image.")
+        bank = growth.bank()
+        if separate is not None:
+            return bank, pipeline.calibration(bank, separate, progress)
+        if known is not None:
+            before = range(len(known)) if rescore else ()
+            known = pipeline.scored_again(upper_bounds(known), before, bank, progress)
+        if known is None or known.source == LEFT_OUT:
+            known = joined(known, look_back(bank, spill, pipeline, first=first, progress=progress))
+    return bank, known
+
+
+def shrunk(
+    bank: Bank, known: Calibration | None, pipeline: Pipeline, image: str, progress: Progress | None
+) -> tuple[Bank, Calibration | None]:
+    """``bank`` and its calibration without one training image; as SAPatchCore.forget."""
+    number = _number_of(bank, image)
+    left = bank_without(bank, number, pipeline.projection)
+    if known is not None:
+        known, raised = calibration_without(known, bank, left, number, **pipeline.shape)
+        if known is not None:
+            known = pipeline.scored_again(known, raised, left, progress)
+    return left, known
+
+
+def _number_of(bank: Bank, image: str) -> int:
     """The training image's number. Raises DataError for a name that was not learned from."""
     names = [one.name for one in bank.training]
     if image not in names:
@@ -73,13 +112,13 @@ def number_of(bank: Bank, image: str) -> int:
     return names.index(image)
 
 
-def first_unused(bank: Bank) -> int:
+def _first_unused(bank: Bank) -> int:
     """The first number that no training image without a path has in its name, nor will have."""
     named = (re.fullmatch(r"image (\d+)", image.name) for image in bank.training)
     return max([len(bank.training), *(int(match[1]) + 1 for match in named if match)])
 
 
-def refuse_known(known: set[str], names: Sequence[str]) -> None:
+def _refuse_known(known: set[str], names: Sequence[str]) -> None:
     """Raises DataError where one of ``names`` is among the ``known``, or twice among themselves; then all are known."""
     for name in names:
         if name in known:

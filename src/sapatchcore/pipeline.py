@@ -6,7 +6,7 @@ IEEE Access 11, 2023; PatchCore: Roth et al., CVPR 2022. ``docs/differences.md``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,22 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sapatchcore.data.images import ImageSource
-from sapatchcore.data.sources import Batch, read_batches
+from sapatchcore.data.sources import Batch, Progress, Sources, read_batches
 from sapatchcore.data.transform import Size
 from sapatchcore.embed.backbone import GIVEN, Backbone
 from sapatchcore.embed.device import choose_device
 from sapatchcore.embed.patches import Patches, require_numbers, to_patches
 from sapatchcore.embed.weights import Weights
 from sapatchcore.errors import SettingsError
-from sapatchcore.learning import Progress
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.projection import Projection
 from sapatchcore.result import Result, as_calibration, gather_result
 from sapatchcore.score.calibration import SEPARATE, Calibration, scored_anew
+from sapatchcore.score.explain import Explanation, cause_of
 from sapatchcore.score.image_score import largest, neighbourhood_weight
+from sapatchcore.score.regions import Region
 from sapatchcore.settings import Settings
-
-Sources = tuple[Iterable[ImageSource], int | None]  # and how many there are, where that is known
 
 
 class Shape(TypedDict):
@@ -65,6 +64,12 @@ class Pipeline:
             )
             self._given = None
         return self._network
+
+    @property
+    def projection(self) -> Projection:
+        """Step 6's random projection: the same for the same settings."""
+        network, settings = self.network, self.settings
+        return Projection(*network.channels, settings.projection, settings.seed, network.device)
 
     @property
     def shape(self) -> Shape:
@@ -121,6 +126,21 @@ class Pipeline:
         return gather_result(  # step 9, the anomaly maps, on demand
             scored, **self.shape, total=sources[1], progress=progress, calibration=known, stage=stage
         )
+
+    def explain(
+        self, bank: Bank, sources: Sources, known: Calibration, *, false_reject: float | None, most: int
+    ) -> list[Explanation]:
+        """Each image's verdict with the causes of its ``most`` highest regions, or of its worst patch where it has none."""
+        found = []
+        for batch, patches in self.patches(sources[0]):
+            arrays = self.score(patches, bank)
+            result = gather_result([(batch, arrays)], **self.shape, total=None, progress=None, calibration=known)
+            for i, verdict in enumerate(result.verdicts(false_reject)):
+                regions: list[Region | None] = [*result.regions(i, false_reject)[:most]] or [None]
+                grids = [grid[i] for grid in arrays[3:]]
+                causes = [cause_of(one, grids, result.sizes[i], patches, i, bank, self.settings) for one in regions]
+                found.append(Explanation(result.paths[i], verdict, tuple(causes)))
+        return found
 
     def calibration(self, bank: Bank, sources: Sources, progress: Progress | None) -> Calibration:
         """Good images that were not learned from, as calibration."""

@@ -19,6 +19,8 @@ from sapatchcore.data.transform import Size, prepare
 from sapatchcore.errors import DataError
 
 Images = ImageSource | Iterable[ImageSource]
+Sources = tuple[Iterable[ImageSource], int | None]  # one by one, and how many there are where that is known
+Progress = Callable[[str, int, int | None], None]  # stage, how many are done, of how many (None: not known)
 
 T = TypeVar("T")
 
@@ -32,9 +34,7 @@ class Batch:
     pixels: npt.NDArray[np.uint8]
 
 
-def as_sources(
-    images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]
-) -> tuple[Iterable[ImageSource], int | None]:
+def as_sources(images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]) -> Sources:
     """The images one by one, and how many there are where that is known.
 
     images: a folder (``from_folder`` says which of its files), one path, one array (h, w, 3) or (h, w), a stack

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore.data.images import all_images
-from sapatchcore.data.sources import Images, as_sources, read_batches
+from sapatchcore.data.sources import Images, Progress, as_sources, read_batches
 from sapatchcore.deploy.graph import OUTPUTS
 from sapatchcore.errors import ModelFileError, SAPatchCoreError
-from sapatchcore.learning import Progress
 from sapatchcore.result import Result, gather_result
 from sapatchcore.settings import Settings, settings_from
 

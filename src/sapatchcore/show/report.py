@@ -17,8 +17,8 @@ from typing import Any
 
 from sapatchcore.data.folders import Dataset
 from sapatchcore.data.images import read_image
+from sapatchcore.data.sources import Progress
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.learning import Progress
 from sapatchcore.score.calibration import LEFT_OUT
 from sapatchcore.score.explain import Explanation
 from sapatchcore.show.colours import INFERNO

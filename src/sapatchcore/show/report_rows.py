@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.folders import Dataset
+from sapatchcore.data.sources import Progress
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.learning import Progress
 from sapatchcore.result import Result
 from sapatchcore.score.explain import Cause, Explanation
 from sapatchcore.verify.evaluate import Evaluation

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sapatchcore.data.folders import Dataset, find_categories, open_dataset
+from sapatchcore.data.sources import Progress
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
-from sapatchcore.learning import Progress
 from sapatchcore.settings import Settings
 from sapatchcore.verify.evaluate import Evaluation, evaluate
 from sapatchcore.verify.files import write_text

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from sapatchcore.data.folders import Dataset, Sample, read_regions
 from sapatchcore.data.images import read_mask
+from sapatchcore.data.sources import Progress
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
-from sapatchcore.learning import Progress
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_map import window
 from sapatchcore.verify.lazy import Lazy
