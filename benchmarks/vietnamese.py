@@ -48,7 +48,7 @@ PHRASES = (
     ("noise:", "nhiễu:"),
     ("faster than the authors' form", "nhanh hơn cách của các tác giả"),
     ("of the bare network's time", "thời gian của riêng mạng"),
-    ("the bare network over the same images", "riêng mạng trên cùng số ảnh"),
+    ("the bare network over the same images, calibration included", "riêng mạng trên cùng số ảnh, kể cả hiệu chuẩn"),
     ("the bare network, batch 8", "riêng mạng, lô 8 ảnh"),
     ("the time of float32, batch 8; image AUROC of screw", "thời gian của float32, lô 8 ảnh; AUROC ảnh của screw"),
     ("against", "so với"),
