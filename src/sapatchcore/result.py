@@ -88,19 +88,23 @@ class Result:
         """(n,) float64 in (0, 1]: small where few good images score as high. Raises NotFittedError without calibration."""
         return p_values(self.scores, self._calibrated().scores)
 
+    def rate(self, false_reject: float | None = None) -> float:
+        """The promised rate: ``false_reject``, or where it is None 0.01, or the smallest rate that the calibration can
+        promise where that is larger. Raises NotFittedError without calibration."""
+        count = len(self._calibrated())
+        return possible_rate(count) if false_reject is None else false_reject
+
     def threshold(self, false_reject: float | None = None) -> float:
         """The score above which an image is rejected, so that at most ``false_reject`` of good parts are.
 
-        false_reject: None for 0.01, or the smallest rate that the calibration can promise where that is larger. Raises
-        NotFittedError without calibration; SettingsError for a rate that cannot be promised.
+        false_reject: as of ``rate``. Raises NotFittedError without calibration; SettingsError for a rate that cannot be
+        promised.
         """
-        known = self._calibrated().scores
-        return threshold(known, possible_rate(len(known)) if false_reject is None else false_reject)
+        return threshold(self._calibrated().scores, self.rate(false_reject))
 
     def pixel_threshold(self, false_reject: float | None = None) -> float:
         """The value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
-        known = self._calibrated().peaks
-        return threshold(known, possible_rate(len(known)) if false_reject is None else false_reject)
+        return threshold(self._calibrated().peaks, self.rate(false_reject))
 
     def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
         """The regions of one image above ``pixel_threshold``, with area, box and mask, the highest peak first."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from sapatchcore.detector import SAPatchCore
+
+Model = Annotated[Path, typer.Argument(help="A model file.")]
+Device = Annotated[str, typer.Option(help="Where to compute.")]
+WeightsFile = Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")]
 Layout = Annotated[str, typer.Option(help="The data set's layout: auto, mvtec, loco, cad_sd, visa, btad or plain.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
@@ -22,6 +28,13 @@ Calibrate = Annotated[
     ),
 ]
 Log = Annotated[str, typer.Option(help="Also log to tensorboard, mlflow or wandb, where it is installed.")]
+
+
+def load_model(model: Path, **options: str | int | None) -> SAPatchCore:
+    """The detector in a model file; options: as of SAPatchCore.load, None where not given."""
+    from sapatchcore.detector import SAPatchCore
+
+    return SAPatchCore.load(model, **{name: value for name, value in options.items() if value is not None})
 
 
 def promised_rate(false_reject: float | None, calibration: int, *, quiet: bool) -> float:

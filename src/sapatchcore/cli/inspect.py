@@ -9,13 +9,21 @@ from typing import Annotated
 
 import typer
 
-from sapatchcore.cli.common import FalseReject, Json, Layout, Quiet, promised_rate, warn
+from sapatchcore.cli.common import (
+    Device,
+    FalseReject,
+    Json,
+    Layout,
+    Model,
+    Quiet,
+    WeightsFile,
+    load_model,
+    promised_rate,
+    warn,
+)
 from sapatchcore.cli.progress import progress_bars
 
-Model = Annotated[Path, typer.Argument(help="A model file.")]
 Data = Annotated[Path, typer.Argument(help="A data set's category, with test images.")]
-Device = Annotated[str, typer.Option(help="Where to compute.")]
-WeightsFile = Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")]
 
 
 def predict(
@@ -34,15 +42,13 @@ def predict(
 ) -> None:
     """Score images with a model file, and say which to reject; higher = more anomalous."""
     from sapatchcore.data.images import all_images
-    from sapatchcore.detector import SAPatchCore
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 
     check_format(map_format)
-    given = {"precision": precision, "batch_size": batch_size, "workers": workers, "weights": weights}
     sources = [p for path in images for p in (all_images(path) if path.is_dir() else [path])]
-    detector = SAPatchCore.load(
-        model, device=device, **{name: value for name, value in given.items() if value is not None}
+    detector = load_model(
+        model, device=device, precision=precision, batch_size=batch_size, workers=workers, weights=weights
     )
     rate = None
     if detector.is_calibrated or false_reject is not None:
@@ -97,7 +103,6 @@ def report(
 ) -> None:
     """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
     from sapatchcore.data.folders import open_dataset
-    from sapatchcore.detector import SAPatchCore
     from sapatchcore.show.report import require_packages, write_report, write_rows
     from sapatchcore.show.report_rows import explained
     from sapatchcore.verify.evaluate import evaluate
@@ -105,7 +110,7 @@ def report(
     require_packages()
     dataset = open_dataset(data, layout)
     start = time.perf_counter()
-    detector = SAPatchCore.load(model, device=device, **({} if weights is None else {"weights": weights}))
+    detector = load_model(model, device=device, weights=weights)
     rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
     loaded = time.perf_counter()
     with progress_bars(quiet=quiet) as progress:
@@ -152,14 +157,13 @@ def gif(
 ) -> None:
     """Cycle through test images: image, ground truth, anomaly map, overlay and verdict."""
     from sapatchcore.data.folders import open_dataset
-    from sapatchcore.detector import SAPatchCore
     from sapatchcore.errors import DataError
     from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
 
     dataset = open_dataset(data, layout)
     if not dataset.test:
         raise DataError(f"{dataset.name} has no test images to show: its layout is {dataset.layout}.")
-    detector = SAPatchCore.load(model, device=device, **({} if weights is None else {"weights": weights}))
+    detector = load_model(model, device=device, weights=weights)
     rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
     with progress_bars(quiet=quiet) as progress:
         # All are scored, so that the colours' scale does not hang on which are shown.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import Calibrate, Json, Layout, Log, Quiet, warn
+from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, Quiet, WeightsFile, load_model, warn
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
 from sapatchcore.errors import SettingsError
 
 if TYPE_CHECKING:
+    from sapatchcore.data.sources import Progress
     from sapatchcore.detector import SAPatchCore
 
 Thumbnails = Annotated[
@@ -66,7 +68,7 @@ def fit(
 
 
 def update(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: Model,
     images: Annotated[Path, typer.Argument(help="More good images: one, a folder, or a data set's category.")],
     output: Output = None,
     calibrate: Calibrate = None,
@@ -77,52 +79,59 @@ def update(
         ),
     ] = True,
     include_thumbnails: Thumbnails = True,
-    device: Annotated[str, typer.Option(help="Where to compute.")] = "auto",
-    weights: Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")] = None,
+    device: Device = "auto",
+    weights: WeightsFile = None,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Add good images to a model: only what it does not know yet joins its memory bank; nothing is fitted anew."""
-    target = output or model
-    _require_folder(target)
-    detector, inside = _opened(model, device, weights)
-    before = len(detector.memory_bank)
-    with progress_bars(quiet=quiet) as progress:
+
+    def change(detector: SAPatchCore, progress: Progress | None) -> None:
         detector.update(images, progress, calibrate=calibrate, rescore=rescore)
-        detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
-    facts = _facts(detector, target)
+
+    before, facts = _changed(model, output, device, weights, change, include_thumbnails, quiet)
     _say({**facts, "added": facts["bank"][0] - before}, json_output, "now learned from")
 
 
 def forget(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(help="Training images to give up, named as they were learned from.")],
     output: Output = None,
-    device: Annotated[str, typer.Option(help="Where to compute.")] = "auto",
-    weights: Annotated[str | None, typer.Option(help="For a model file without weights: where they are.")] = None,
+    device: Device = "auto",
+    weights: WeightsFile = None,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove training images' patches from a model, as when a bad image got in."""
-    target = output or model
-    _require_folder(target)
-    detector, inside = _opened(model, device, weights)
-    before = len(detector.memory_bank)
-    with progress_bars(quiet=quiet) as progress:
+
+    def change(detector: SAPatchCore, progress: Progress | None) -> None:
         for image in images:
             detector.forget(image, progress)
-        detector.save(target, include_weights=inside)
-    facts = _facts(detector, target)
+
+    before, facts = _changed(model, output, device, weights, change, True, quiet)
     _say({**facts, "removed": before - facts["bank"][0]}, json_output, "now learned from")
 
 
-def _opened(model: Path, device: str, weights: str | None) -> tuple[SAPatchCore, bool]:
-    """The detector, and whether its file holds the network's weights."""
-    from sapatchcore.detector import SAPatchCore
+def _changed(
+    model: Path,
+    output: Path | None,
+    device: str,
+    weights: str | None,
+    change: Callable[[SAPatchCore, Progress | None], None],
+    include_thumbnails: bool,
+    quiet: bool,
+) -> tuple[int, dict[str, Any]]:
+    """Load, change and write a model, its weights inside where they were: the bank's rows before, and the facts after."""
     from sapatchcore.memory.store import has_weights
 
-    given = {} if weights is None else {"weights": weights}
-    return SAPatchCore.load(model, device=device, **given), has_weights(model)
+    target = output or model
+    _require_folder(target)
+    detector = load_model(model, device=device, weights=weights)
+    before, inside = len(detector.memory_bank), has_weights(model)
+    with progress_bars(quiet=quiet) as progress:
+        change(detector, progress)
+        detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
+    return before, _facts(detector, target)
 
 
 def _facts(detector: SAPatchCore, path: Path) -> dict[str, Any]:

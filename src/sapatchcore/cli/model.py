@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from sapatchcore.cli.common import Json
+from sapatchcore.cli.common import Json, Model
 
 
 def info(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: Model,
     json_output: Json = False,
 ) -> None:
     """Print what a model file holds."""
@@ -29,7 +29,7 @@ def info(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     opset: Annotated[int, typer.Option(help="Opset of the ONNX file, 17 to 25.")] = 18,
 ) -> None:

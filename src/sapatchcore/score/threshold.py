@@ -58,8 +58,12 @@ def threshold(calibration: npt.ArrayLike, false_reject: float = FALSE_REJECT) ->
     """
     known = np.sort(np.asarray(calibration))
     check_rate(false_reject, len(known))
-    k = min(math.floor(false_reject * (len(known) + 1) + 1e-9), len(known))  # 0.29 · 100 is 28.999…
-    return float(known[-k])
+    return float(known[-place(false_reject, len(known))])
+
+
+def place(false_reject: float, count: int) -> int:
+    """k: the threshold is the k-th largest of ``count`` calibration scores. 0 where they can promise no such rate."""
+    return min(math.floor(false_reject * (count + 1) + 1e-9), count)  # 0.29 · 100 is 28.999…
 
 
 def check_rate(false_reject: float, count: int) -> None:

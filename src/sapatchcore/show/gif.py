@@ -20,7 +20,6 @@ from sapatchcore.data.images import read_image, read_mask
 from sapatchcore.errors import DataError
 from sapatchcore.replace import replacing
 from sapatchcore.result import Result
-from sapatchcore.score.regions import whole_mask
 from sapatchcore.score.verdict import Verdict
 from sapatchcore.show.colours import INK, PAPER, UInt8Array, colours
 from sapatchcore.show.overlay import PREDICTED, TRUTH, Mask, Scale, overlay, scale_of
@@ -68,17 +67,18 @@ def frames_of(result: Result, dataset: Dataset, places: Iterable[int], false_rej
     result: of ``dataset.test``, in its order. Without calibration there is no verdict, and no predicted region.
     """
     verdicts: Sequence[Verdict | None] = [None] * len(result)
+    limit = 0.0
     if result.calibration is not None:
-        verdicts = result.verdicts(false_reject)
+        verdicts, limit = result.verdicts(false_reject), result.pixel_threshold(false_reject)
     for at in places:
-        sample, verdict = dataset.test[at], verdicts[at]
+        sample, verdict, values = dataset.test[at], verdicts[at], result.maps[at]
         yield Frame(
             name=f"{sample.path.parent.name}/{sample.path.name}",
             label=sample.label,
             image=read_image(sample.path),
             truth=None if sample.masks is None else read_mask(sample.masks, result.sizes[at]),
-            values=result.maps[at],
-            predicted=None if verdict is None else whole_mask(result.regions(at, false_reject), result.sizes[at]),
+            values=values,
+            predicted=None if verdict is None else values > limit,
             score=float(result.scores[at]),
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,

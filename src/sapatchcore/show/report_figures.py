@@ -14,7 +14,7 @@ from sapatchcore.data.samples import GOOD
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import MetricError
 from sapatchcore.score.calibration import LEFT_OUT
-from sapatchcore.score.threshold import possible_rate
+from sapatchcore.score.threshold import place
 from sapatchcore.show.plots import Line, curves, histogram
 from sapatchcore.verify.bootstrap import LEVEL, RESAMPLES, Interval, auroc_interval, per_defect_intervals
 from sapatchcore.verify.curves import precision_recall_curve, roc_curve
@@ -95,12 +95,12 @@ def _promise(evaluation: Evaluation, false_reject: float | None) -> str:
     known = evaluation.result.calibration
     if known is None:
         return ""
-    rate = possible_rate(len(known)) if false_reject is None else false_reject
+    rate = evaluation.result.rate(false_reject)
     limit = evaluation.result.threshold(false_reject)
-    place = math.floor(rate * (len(known) + 1) + 1e-9)
+    k = place(rate, len(known))
     made = "each training image measured against the model without its own patches"
     source = made if known.source == LEFT_OUT else "images that were not learned from"
-    ordinal = "the largest" if place == 1 else f"number {place} from the top"
+    ordinal = "the largest" if k == 1 else f"number {k} from the top"
     return (
         f"The threshold {limit:.4g} was made from the scores of {len(known)} good images alone ({source}): it is {ordinal} of "
         f"them, so that of good parts like these at most {percent(rate)} are rejected, whatever defects look like."
@@ -113,12 +113,12 @@ def _realised(evaluation: Evaluation, counts: tuple[Count, ...] | None, false_re
     good = next((count for count in counts or () if count.label == GOOD), None)
     if known is None or good is None:
         return ""
-    rate = possible_rate(len(known)) if false_reject is None else false_reject
+    rate = evaluation.result.rate(false_reject)
     text = f"Promised: at most {percent(rate)} of good parts rejected; here {good.rejected} of {good.of}"
     text += f" ({percent(good.rejected / good.of)})."
     if good.rejected:
-        place = math.floor(rate * (len(known) + 1) + 1e-9)
-        chance = float(stats.betabinom.sf(good.rejected - 1, good.of, place, len(known) + 1 - place))
+        k = place(rate, len(known))
+        chance = float(stats.betabinom.sf(good.rejected - 1, good.of, k, len(known) + 1 - k))
         text += f" Where the promise just holds, as many or more occur in {percent(chance)} of such test sets."
     return text
 
@@ -175,7 +175,7 @@ def _plots(evaluation: Evaluation, false_reject: float | None) -> tuple[Plot, ..
     defective = names != GOOD
     limits: list[tuple[float, str, bool]] = []
     if result.calibration is not None:
-        rate = possible_rate(len(result.calibration)) if false_reject is None else false_reject
+        rate = result.rate(false_reject)
         limit = result.threshold(false_reject)
         limits.append((limit, f"threshold from good images ({percent(rate)} promised)", False))
     if math.isfinite(evaluation.image_threshold):

@@ -88,10 +88,8 @@ class RankCounts:
 
     def average_precision(self) -> float:
         """Σ_j (recall gained at u_j) · (precision at u_j); 1 without negatives."""
-        n = self.negatives
-        found = np.cumsum(self.counts[::-1])[::-1]  # (k,) positives >= u_j
-        precision = found / (found + (n - self._below))
-        return float(np.sum(self.counts * precision)) / self.positives
+        _, precision = self.precision_recall()
+        return float(np.sum(self.counts * precision[::-1])) / self.positives
 
     def best_f1(self, beta: float = 1.0) -> tuple[float, float]:
         """The largest F-beta of "score >= u_j" and that u_j, the highest one if several are best."""

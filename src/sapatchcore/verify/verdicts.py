@@ -11,7 +11,6 @@ import numpy as np
 
 from sapatchcore.data.samples import GOOD
 from sapatchcore.result import Result
-from sapatchcore.score.threshold import possible_rate
 
 FROM_GOOD = "good images alone"
 FROM_LABELS = "the test's own labels: optimistic"
@@ -46,7 +45,7 @@ def promised(result: Result, labels: Sequence[str], false_reject: float | None =
     """The decisions with the promised rate (None: as of Result.threshold); None where there is no calibration."""
     if result.calibration is None:
         return None
-    rate = possible_rate(len(result.calibration)) if false_reject is None else false_reject
+    rate = result.rate(false_reject)
     image = result.threshold(rate)
     return Decisions(FROM_GOOD, rate, image, result.pixel_threshold(rate), _counts(result.scores > image, labels))
 
