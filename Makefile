@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/sapatchcore demo --output demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 # Bring the pins up to date with what pyproject.toml allows.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-emit-index-url --no-header \
-		--group dev --output-file requirements.txt pyproject.toml
+		--group dev --all-extras --output-file requirements.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo results

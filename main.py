@@ -4,7 +4,12 @@
 
 import sys
 
-from sapatchcore.tnvision.run import main
+from sapatchcore.errors import MissingPackageError, learn_needed
 
 if __name__ == "__main__":
+    try:
+        with learn_needed():
+            from sapatchcore.tnvision.run import main
+    except MissingPackageError as missing:
+        sys.exit(f"sapatchcore: {missing}")
     sys.exit(main())

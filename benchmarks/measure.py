@@ -27,7 +27,8 @@ import sapatchcore
 from sapatchcore.data.folders import open_dataset, training_images
 from sapatchcore.data.images import read_image
 from sapatchcore.data.samples import Dataset
-from sapatchcore.data.transform import normalise, prepare
+from sapatchcore.data.transform import prepare
+from sapatchcore.embed.normalise import normalise
 from sapatchcore.verify.files import write_text
 
 RESULTS = Path(__file__).parent / "results"

@@ -70,7 +70,8 @@ def projection_matrix(width: int, dimensions: int, seed: int) -> Float64:
 
 def prepared(image: npt.NDArray[np.uint8], resize: tuple[int, int], crop: tuple[int, int] | None) -> torch.Tensor:
     """(1, 3, h, w) float32: Lanczos, centre crop, [0, 1], ImageNet's mean and deviation."""
-    picture = Image.fromarray(image).resize((resize[1], resize[0]), Image.Resampling.LANCZOS)
+    across = Image.fromarray(image).resize((resize[1], image.shape[0]), Image.Resampling.LANCZOS)  # rows first
+    picture = across.resize((resize[1], resize[0]), Image.Resampling.LANCZOS)
     tensor = transforms.pil_to_tensor(picture)
     if crop is not None:
         tensor = transforms.center_crop(tensor, list(crop))

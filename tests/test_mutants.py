@@ -280,21 +280,11 @@ def overflowing_weight(patch: Patch) -> None:
 
 
 def blur_missing(patch: Patch) -> None:
-    def one(size: int, _: float) -> torch.Tensor:
-        kernel = torch.zeros(1, size)
-        kernel[0, size // 2] = 1
-        return kernel
-
-    _put_kernel(patch, one)
+    patch.setattr(anomaly_map, "SIGMA", 1e-3)
 
 
 def blur_of_half_the_width(patch: Patch) -> None:
-    right = anomaly_map.kornia.filters.get_gaussian_kernel1d
-    _put_kernel(patch, lambda size, sigma: right(size, sigma / 2))
-
-
-def _put_kernel(patch: Patch, kernel: Callable[[int, float], torch.Tensor]) -> None:
-    patch.setattr(anomaly_map, "kornia", SimpleNamespace(filters=SimpleNamespace(get_gaussian_kernel1d=kernel)))
+    patch.setattr(anomaly_map, "SIGMA", anomaly_map.SIGMA / 2)
 
 
 def crop_in_the_corner(patch: Patch) -> None:
@@ -363,7 +353,8 @@ def from_the_threshold_on(patch: Patch) -> None:
 
 
 def corners_apart(patch: Patch) -> None:
-    patch.setattr(regions, "label_regions", regions.ndimage.label)
+    right = regions._regions_of
+    patch.setattr(regions, "_regions_of", lambda starts, ends, stride: right(starts, ends - 1, stride))
 
 
 def smallest_region_first(patch: Patch) -> None:

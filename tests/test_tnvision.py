@@ -584,8 +584,8 @@ def test_onnx_that_cannot_be_had_is_refused_before_any_work(
 
 def test_onnx_export_gets_file_and_opset(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, int]] = []
-    monkeypatch.setattr(tnvision, "require_packages", lambda: None)
-    monkeypatch.setattr(tnvision, "export_onnx", lambda _, path, opset: calls.append((path, opset)))
+    monkeypatch.setattr(tnvision, "require_packages", lambda _: None)
+    monkeypatch.setattr(tnvision, "export_model", lambda _, path, opset: calls.append((path, opset)))
     onnx = [("TRAIN.export_to_onnx", True), ("RESUME.onnxmodel", "m.onnx"), ("RESUME.opset_version", 18)]
     folder = run(*onnx)
     assert calls == [(folder / "m.onnx", 18)]

@@ -10,11 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sapatchcore.errors import learn_needed
+
 if TYPE_CHECKING:
+    from sapatchcore.deploy.runtime import Exported, open_exported
     from sapatchcore.detector import SAPatchCore
     from sapatchcore.errors import (
         DataError,
         MetricError,
+        MissingPackageError,
         ModelFileError,
         NotFittedError,
         SAPatchCoreError,
@@ -33,7 +37,9 @@ __all__ = [
     "DataError",
     "Drift",
     "Explanation",
+    "Exported",
     "MetricError",
+    "MissingPackageError",
     "ModelFileError",
     "NotFittedError",
     "Result",
@@ -43,10 +49,13 @@ __all__ = [
     "SettingsError",
     "Verdict",
     "WeightsError",
+    "open_exported",
 ]
 
 _MODULES = {
     "SAPatchCore": "detector",
+    "Exported": "deploy.runtime",
+    "open_exported": "deploy.runtime",
     "Result": "result",
     "Settings": "settings",
     "Drift": "score.drift",
@@ -56,7 +65,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Public names on first use: ``sapatchcore --help`` does not wait seconds for PyTorch."""
+    """Public names on first use: ``sapatchcore --help`` does not wait seconds for PyTorch.
+
+    Raises MissingPackageError for a name that needs PyTorch where that is not installed. It is an ImportError, as
+    ``from sapatchcore import SAPatchCore`` is expected to raise, and says what to install.
+    """
     if name not in __all__:
         raise AttributeError(f"module 'sapatchcore' has no attribute {name!r}")
-    return getattr(import_module(f"sapatchcore.{_MODULES.get(name, 'errors')}"), name)
+    with learn_needed():
+        return getattr(import_module(f"sapatchcore.{_MODULES.get(name, 'errors')}"), name)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sapatchcore.data.folders import training_images
 from sapatchcore.data.images import all_images
-from sapatchcore.data.sources import Images, Progress, as_sources
+from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
 from sapatchcore.learning import grown, kept_of, look_back, shrunk
@@ -25,9 +25,9 @@ from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.growth import pictured
 from sapatchcore.memory.spill import GrowingRows, Spill
 from sapatchcore.memory.store import read_model, write_model
-from sapatchcore.pipeline import Pipeline
+from sapatchcore.pipeline import Pipeline, Scored
 from sapatchcore.result import Result
-from sapatchcore.saved import bank_from, calibration_from, to_stored
+from sapatchcore.saved import restored, stored_settings, to_stored
 from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
 from sapatchcore.score.drift import Drift, drift
 from sapatchcore.score.explain import Explanation
@@ -119,6 +119,13 @@ class SAPatchCore:
         return self._pipeline.predict(
             self._fitted(), as_sources(images, all_images), progress, "predict", self._calibration
         )
+
+    def score(self, batch: Batch) -> Scored:
+        """Score one batch of images that were read and resized before, as data/transform.py's ``prepare`` does.
+
+        The same numbers as ``predict`` gives for a batch of these images. Raises NotFittedError before ``fit`` or ``load``.
+        """
+        return self._pipeline.scored(self._fitted(), batch, self._pipeline.embed(batch), self._calibration)
 
     def embed(self, images: Images) -> Float32:
         """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
@@ -278,15 +285,15 @@ class SAPatchCore:
             raise SettingsError(
                 f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}."
             )
-        detector = cls(**{**stored.header["settings"], "device": "auto", **options})
+        detector = cls(**{**stored_settings(Path(path), stored), "device": "auto", **options})
         detector._pipeline = Pipeline(detector.settings, stored.weights)
-        if stored.weights is None and digest(detector._pipeline.network.weights) != stored.header["weights_sha256"]:
+        if stored.weights is None and digest(detector._pipeline.network.weights) != stored.header.get("weights_sha256"):
             raise ModelFileError(
                 f"{path} holds no network weights, and those found here ({detector.settings.weights}) are not the ones it was "
                 "fitted with. Name the right file with weights, or save the model with its weights."
             )
-        detector._bank = bank_from(stored, detector._pipeline.network.device)
-        detector._calibration = calibration_from(stored, detector.settings)
+        device = detector._pipeline.network.device
+        detector._bank, detector._calibration = restored(Path(path), stored, detector.settings, device)
         return detector
 
     def _fitted(self) -> Bank:

@@ -7,7 +7,11 @@ Every message is one or two sentences that say what is wrong, what was found, wh
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+# What the extra "learn" installs, by the names that are imported.
+LEARN = frozenset(("einops", "huggingface_hub", "kornia", "safetensors", "scipy", "timm", "torch", "torchvision"))
 
 
 class SAPatchCoreError(Exception):
@@ -34,12 +38,38 @@ class ModelFileError(SAPatchCoreError):
     """A model file cannot be written, or is damaged, altered, or from a newer format."""
 
 
+class RecordsError(SAPatchCoreError):
+    """The inspection records cannot be opened, read or written: no folder, no server, a full disk, a damaged file."""
+
+
 class NotFittedError(SAPatchCoreError, RuntimeError):
     """predict or save was asked of a detector that has not learned from good images yet."""
 
 
+class MissingPackageError(SAPatchCoreError, ImportError):
+    """What was asked for needs a package that is not installed here."""
+
+
 class MetricError(SAPatchCoreError, ValueError):
     """A metric was asked of labels or scores for which it is not defined."""
+
+
+@contextmanager
+def learn_needed() -> Iterator[None]:
+    """For a block that may import what learns: a package of ``LEARN`` that is missing becomes a sentence with the remedy.
+
+    Raises MissingPackageError. Any other module that is not found goes on as it is: that is a defect, not a choice.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in LEARN:
+            raise
+        raise MissingPackageError(
+            f"Learning and model files need PyTorch and its companions, and {error.name} is not installed: "
+            'pip install "sapatchcore[learn]". Exported models (.onnx, .xml) need none of them.',
+            name=error.name,
+        ) from None
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,24 @@ import torch
 
 from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.data.thumbnails import thumbnail
+from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank, TrainingImage
-from sapatchcore.memory.growth import Growth
-from sapatchcore.memory.growth import without_image as bank_without
+from sapatchcore.memory.growth import Growth, without_image
+from sapatchcore.memory.neighbours import nearest
 from sapatchcore.memory.spill import Spill
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import as_calibration, gather_result
-from sapatchcore.score.calibration import LEFT_OUT, Calibration, joined, rows_needed, upper_bounds
-from sapatchcore.score.calibration import without_image as calibration_without
+from sapatchcore.score.calibration import (
+    LEFT_OUT,
+    REWEIGHTED,
+    Calibration,
+    joined,
+    largest_values,
+    picked,
+    rows_needed,
+    upper_bounds,
+)
 
 
 def kept_of(batch: Batch) -> list[TrainingImage]:
@@ -93,12 +103,48 @@ def shrunk(
 ) -> tuple[Bank, Calibration | None]:
     """``bank`` and its calibration without one training image; as SAPatchCore.forget."""
     number = _number_of(bank, image)
-    left = bank_without(bank, number, pipeline.projection)
+    left = without_image(bank, number, pipeline.projection)
     if known is not None:
-        known, raised = calibration_without(known, bank, left, number, **pipeline.shape)
+        known, raised = _raised(known, bank, left, number, **pipeline.shape)
         if known is not None:
             known = pipeline.scored_again(known, raised, left, progress)
     return left, known
+
+
+def _raised(
+    known: Calibration, before: Bank, after: Bank, number: int, resize: Size, crop: Size | None
+) -> tuple[Calibration | None, list[int]]:
+    """What is left of ``known`` when training image ``number`` is forgotten; None where nothing is.
+
+    before, after: the bank with and without the image. Also returns the places of the images whose scores may have grown:
+    those are upper bounds now. By the triangle inequality a patch whose nearest row r goes is at most |r − r'| farther from
+    a row r' that is left; that is wide, but it holds.
+    """
+    known = picked(known, known.images != number)
+    if not len(known) or (known.source == LEFT_OUT and after.fewest_left < rows_needed(known.image_score)):
+        return None, []
+    gone = (before.images == number).numpy()
+    place = np.cumsum(~gone) - 1  # of each row that stays
+    rows_before = known.rows
+    touched = gone[rows_before]  # (n, h, w)
+    grew = touched.any((1, 2))
+    if known.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
+        known, grew = upper_bounds(known), np.ones(len(known), np.bool_)
+    images = np.where(known.images > number, known.images - 1, known.images)
+    known = replace(known, images=images, rows=place[rows_before])
+    for i in np.flatnonzero(touched.any((1, 2))):
+        where, before_max = touched[i], float(known.grids[i].max())
+        lost, patch = np.unique(rows_before[i][where], return_inverse=True)
+        barred = torch.full((len(lost),), int(images[i]), device=after.rows.device)
+        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, barred, after.groups)
+        known.rows[i][where] = found[:, 0].cpu().numpy()[patch]
+        known.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
+        known.scores[i] = known.grids[i].max()
+        growth = float(known.scores[i]) / max(before_max, 1e-12)
+        for part in (known.local, known.context):  # no bounds, but levels: both grow alike
+            part[i] *= growth
+        known.peaks[i] = largest_values(known.grids[i : i + 1], known.sizes[i : i + 1], resize, crop)[0]
+    return known, np.flatnonzero(grew).tolist()
 
 
 def _number_of(bank: Bank, image: str) -> int:

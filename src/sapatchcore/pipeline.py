@@ -7,6 +7,7 @@ IEEE Access 11, 2023; PatchCore: Roth et al., CVPR 2022. ``docs/differences.md``
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -36,6 +37,29 @@ class Shape(TypedDict):
 
     resize: Size
     crop: Size | None
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One batch after step 8: its result, and what it takes to explain its images without the network.
+
+    patches: of the batch, with ``mixed``. bank: that they were compared with.
+    """
+
+    result: Result
+    patches: Patches
+    bank: Bank
+    settings: Settings
+
+    def explain(self, image: int, *, false_reject: float | None, most: int) -> Explanation:
+        """The verdict on the image at place ``image``, with its causes; as SAPatchCore.explain."""
+        result = self.result
+        regions: list[Region | None] = [*result.regions(image, false_reject)[:most]] or [None]
+        arrays = (result.patch_scores, result.local_patches, result.context_patches, result.neighbours)
+        grids = [grid[image] for grid in arrays]
+        size = result.sizes[image]
+        causes = [cause_of(one, grids, size, self.patches, image, self.bank, self.settings) for one in regions]
+        return Explanation(result.paths[image], result.verdicts(false_reject)[image], tuple(causes))
 
 
 class Pipeline:
@@ -78,7 +102,7 @@ class Pipeline:
 
     def patches(self, sources: Any, first: int = 0) -> Iterator[tuple[Batch, Patches]]:
         """Steps 1 to 5, a batch at a time: the one path from images to patches, for fit, predict and embed."""
-        settings, backbone = self.settings, self.network
+        settings = self.settings
         for batch in read_batches(
             sources,
             resize=settings.resize,
@@ -87,14 +111,18 @@ class Pipeline:
             workers=settings.workers,
             first=first,
         ):  # step 1: resized by Lanczos and cropped
-            with torch.inference_mode():
-                pixels = torch.from_numpy(batch.pixels)
-                layer2, layer3 = backbone.features(pixels)  # step 2: two layers of the frozen network
-                patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
-                    layer2, layer3, settings.attention, settings.temperature, settings.context_weight
-                )
-            require_numbers(patches, batch.names, settings.precision)
-            yield batch, patches  # outside: the mode must not reach the caller
+            yield batch, self.embed(batch)
+
+    def embed(self, batch: Batch) -> Patches:
+        """Steps 2 to 5 for one batch."""
+        settings = self.settings
+        with torch.inference_mode():
+            layer2, layer3 = self.network.features(torch.from_numpy(batch.pixels))  # step 2: two layers
+            patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
+                layer2, layer3, settings.attention, settings.temperature, settings.context_weight
+            )
+        require_numbers(patches, batch.names, settings.precision)
+        return patches
 
     @torch.inference_mode()
     def score(self, patches: Patches, bank: Bank, barred: torch.Tensor | None = None) -> tuple[npt.NDArray[Any], ...]:
@@ -117,11 +145,7 @@ class Pipeline:
         self, bank: Bank, sources: Sources, progress: Progress | None, stage: str, known: Calibration | None
     ) -> Result:
         """All images against the bank. stage: of ``progress``. known: what their verdicts are measured against."""
-        if self.settings.image_score == "reweighted" and len(bank.rows) == 1:
-            raise SettingsError(
-                "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
-                "Use a larger coreset_ratio, or image_score max."
-            )
+        self._check(bank)
         scored = ((batch, self.score(patches, bank)) for batch, patches in self.patches(sources[0]))
         return gather_result(  # step 9, the anomaly maps, on demand
             scored, **self.shape, total=sources[1], progress=progress, calibration=known, stage=stage
@@ -133,14 +157,23 @@ class Pipeline:
         """Each image's verdict with the causes of its ``most`` highest regions, or of its worst patch where it has none."""
         found = []
         for batch, patches in self.patches(sources[0]):
-            arrays = self.score(patches, bank)
-            result = gather_result([(batch, arrays)], **self.shape, total=None, progress=None, calibration=known)
-            for i, verdict in enumerate(result.verdicts(false_reject)):
-                regions: list[Region | None] = [*result.regions(i, false_reject)[:most]] or [None]
-                grids = [grid[i] for grid in arrays[3:]]
-                causes = [cause_of(one, grids, result.sizes[i], patches, i, bank, self.settings) for one in regions]
-                found.append(Explanation(result.paths[i], verdict, tuple(causes)))
+            scored = self.scored(bank, batch, patches, known)
+            found += [scored.explain(i, false_reject=false_reject, most=most) for i in range(len(batch.names))]
         return found
+
+    def scored(self, bank: Bank, batch: Batch, patches: Patches, known: Calibration | None) -> Scored:
+        """One batch with its result, ready to be explained."""
+        self._check(bank)
+        arrays = self.score(patches, bank)
+        result = gather_result([(batch, arrays)], **self.shape, total=None, progress=None, calibration=known)
+        return Scored(result, patches, bank, self.settings)
+
+    def _check(self, bank: Bank) -> None:
+        if self.settings.image_score == "reweighted" and len(bank.rows) == 1:
+            raise SettingsError(
+                "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
+                "Use a larger coreset_ratio, or image_score max."
+            )
 
     def calibration(self, bank: Bank, sources: Sources, progress: Progress | None) -> Calibration:
         """Good images that were not learned from, as calibration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.weights import digest
+from sapatchcore.errors import ModelFileError
 from sapatchcore.memory.bank import Bank, TrainingImage
 from sapatchcore.memory.store import Stored
 from sapatchcore.score.calibration import ARRAYS, Calibration
@@ -56,7 +58,39 @@ def _bank_tensors(bank: Bank, thumbnails: bool) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def bank_from(stored: Stored, device: torch.device) -> Bank:
+def stored_settings(path: Path, stored: Stored) -> dict[str, Any]:
+    """The options that the model was fitted with, by name. Raises ModelFileError where the file has none."""
+    options = stored.header.get("settings")
+    if not isinstance(options, dict):
+        raise ModelFileError(f"{path} does not say with which settings it was fitted. Make it anew.")
+    return options
+
+
+def restored(path: Path, stored: Stored, settings: Settings, device: torch.device) -> tuple[Bank, Calibration | None]:
+    """The bank, its rows on ``device``, and the calibration, None where ``settings`` score otherwise than it was taken.
+
+    Raises ModelFileError where the file's parts do not fit together: its checksum has no key, so anybody can write one that
+    fits whatever the file holds.
+    """
+    try:
+        bank = _bank_from(stored, device)
+        rows, width = bank.rows.shape
+        if width != sum(stored.header["channels"]) or not len(bank.images) == len(bank.cells) == rows > 0:
+            raise ValueError(f"a bank of {rows} × {width} numbers")
+        if not bool(torch.isfinite(bank.rows).all()):
+            raise ValueError("numbers of the bank that are not finite")
+        for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
+            if int(numbers.min()) < 0 or int(numbers.max()) >= most:
+                raise ValueError("a row that came from no image")
+        return bank, _calibration_from(stored, settings)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelFileError(
+            f"{path} does not hold what a model of sapatchcore holds ({type(error).__name__}: {reason}). Make it anew."
+        ) from None
+
+
+def _bank_from(stored: Stored, device: torch.device) -> Bank:
     """The bank that ``stored`` holds, its rows on ``device``."""
     header = stored.header
     names, sizes = header["training_images"], stored.more[_SIZES].tolist()
@@ -102,7 +136,7 @@ def _calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Ten
     return {f"calibration.{name}": value for name, value in arrays.items()}
 
 
-def calibration_from(stored: Stored, settings: Settings) -> Calibration | None:
+def _calibration_from(stored: Stored, settings: Settings) -> Calibration | None:
     """The calibration that ``stored`` holds; None where it holds none, or one that ``settings`` score otherwise than."""
     facts = stored.header["calibration"]
     if facts is None or facts["image_score"] != settings.image_score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -485,3 +486,26 @@ def test_device_that_is_not_there(name: str, devices: int, message: str, monkeyp
     with pytest.raises(SettingsError) as caught:
         choose_device(name)
     assert str(caught.value) == message
+
+
+def test_networks_run_while_others_are_built() -> None:
+    network, failed, built = backbone(), [], threading.Event()
+    expected = network.features(PIXELS)
+
+    def run() -> None:
+        while not built.is_set() and not failed:
+            try:
+                for found, known in zip(network.features(PIXELS), expected, strict=True):
+                    assert torch.equal(found, known)
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        backbone()  # traced by torch.fx, which replaces Module.__call__ for the whole process
+    built.set()
+    for thread in threads:
+        thread.join()
+    assert not failed

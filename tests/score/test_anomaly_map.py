@@ -1,4 +1,4 @@
-"""Maps against bilinear enlargement, kornia's blur and placement done one after the other."""
+"""Maps against bilinear enlargement, kornia's blur and placement done one after the other, by PyTorch."""
 
 from __future__ import annotations
 
@@ -143,6 +143,81 @@ def test_parts_of_a_map_of_zeros_are_zeros() -> None:
     zeros = np.zeros((4, 4), np.float32)
     found = part_map(zeros, zeros, (32, 32), (32, 32), None)
     assert not found.any()
+
+
+def operator_by_torch(cells: int, resized: int, start: int, cropped: int, size: int) -> torch.Tensor:
+    """Each cell alone, one step after the other: PyTorch's enlargement, kornia's blur, straight lines between pixels."""
+    alone = torch.eye(cells, dtype=torch.float64)[:, None]  # (cells, 1, cells)
+    enlarged = F.interpolate(alone, size=cropped, mode="linear", align_corners=False)  # (cells, 1, cropped)
+    radius = min(16, cropped - 1)
+    kernel = kornia.filters.get_gaussian_kernel1d(2 * radius + 1, 4.0, dtype=torch.float64)  # (1, taps)
+    blurred = F.conv1d(F.pad(enlarged, (radius, radius), mode="reflect"), kernel[:, None])[:, 0].T  # (cropped, cells)
+    out = torch.zeros(size, cells, dtype=torch.float64)
+    for pixel in range(size):
+        centre = (pixel + 0.5) * resized / size - 0.5 - start
+        if -0.5 <= centre < cropped - 0.5:
+            place = min(max(centre, 0), cropped - 1)
+            share = place - int(place)
+            out[pixel] = blurred[int(place)] * (1 - share) + blurred[min(int(place) + 1, cropped - 1)] * share
+    return out
+
+
+@pytest.mark.parametrize(
+    ("cells", "resized", "start", "cropped", "size"),
+    [
+        (28, 256, 16, 224, 1024),
+        (28, 256, 16, 224, 256),
+        (28, 256, 16, 224, 100),
+        (28, 224, 0, 224, 224),
+        (7, 64, 4, 56, 90),
+        (40, 32, 0, 32, 77),  # more cells than pixels
+        (3, 64, 20, 17, 64),  # the border reflects all that there is
+        (2, 40, 8, 9, 31),
+        (5, 33, 16, 2, 60),
+        (4, 32, 7, 1, 50),
+        (1, 32, 0, 32, 1),
+    ],
+)
+def test_operator_is_each_cell_taken_through_the_steps(
+    cells: int, resized: int, start: int, cropped: int, size: int
+) -> None:
+    found = axis_operator(cells, resized, start, cropped, size)
+    assert (found.shape, found.dtype) == ((size, cells), np.float32)
+    expected = operator_by_torch(cells, resized, start, cropped, size)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)  # float32's rounding of numbers up to 1
+    assert ((found == 0).all(1) == (expected == 0).all(1).numpy()).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(cells=st.integers(1, 9), cropped=st.integers(1, 50), border=st.integers(0, 9), size=st.integers(1, 80))
+def test_operator_of_any_sizes(cells: int, cropped: int, border: int, size: int) -> None:
+    given = (cells, cropped + 2 * border, border, cropped, size)
+    np.testing.assert_allclose(axis_operator(*given), operator_by_torch(*given), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("grid", "size"), [((28, 28), (1025, 97)), ((128, 90), (300, 333)), ((3, 700), (40, 250)), ((1, 1), (5, 600))]
+)
+def test_tiles_are_the_whole_product_and_each_stays_on_one_thread(
+    grid: Size, size: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = scores_of(grid)
+    seen = (8 * grid[0], 8 * grid[1])
+    down, across = (axis_operator(cells, 8 * cells, 0, 8 * cells, side) for cells, side in zip(grid, size, strict=True))
+    products = []
+    right = np.matmul
+
+    def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        products.append(a.shape[0] * a.shape[1] * b.shape[1])
+        return right(a, b, out=out)
+
+    monkeypatch.setattr(np, "matmul", counted)
+    found = anomaly_map(scores, size, seen, None)
+    monkeypatch.undo()
+    expected = down.astype(np.float64) @ scores @ across.astype(np.float64).T
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert max(products) <= 1 << 18  # 65,536 · 4, up to where OpenBLAS wakes no other thread
+    assert sum(products) == size[0] * grid[1] * (grid[0] + size[1]), "nothing twice"
 
 
 def test_operator_is_shared_and_read_only() -> None:

@@ -1,6 +1,8 @@
-"""Regions of a map above a threshold: maps that one draws by hand, and any map against flooding."""
+"""Regions of a map above a threshold: maps that one draws by hand, any map against flooding, any mask against SciPy."""
 
 from __future__ import annotations
+
+from itertools import cycle
 
 import checks
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
 from sapatchcore.score.regions import find_regions, label_regions, whole_mask
 
@@ -116,3 +119,90 @@ def test_labels_equal_flooding(mask: np.ndarray) -> None:
     assert not labels[~mask].any()
     for region in regions:
         assert len({int(labels[place]) for place in region}) == 1
+
+
+# --------------------------------------------------------------------------------------- against SciPy
+
+
+def spiral(side: int) -> np.ndarray:
+    """(side, side) bool: one line, a pixel wide, from the corner to the middle; a pixel lies between its turns."""
+    mask = np.zeros((side, side), bool)
+    row = column = 0
+    mask[row, column] = True
+    lengths = [side - 1, *(length for length in range(side - 1, 0, -2) for _ in range(2))]
+    for length, (down, right) in zip(lengths, cycle(((0, 1), (1, 0), (0, -1), (-1, 0))), strict=False):
+        for _ in range(length):
+            row, column = row + down, column + right
+            mask[row, column] = True
+    return mask
+
+
+def comb(teeth: int, length: int, *, below: bool) -> np.ndarray:
+    """(length + 1, 2 · teeth) bool: teeth that meet in a single row, below or above."""
+    mask = np.zeros((length + 1, 2 * teeth), bool)
+    mask[:, ::2] = True
+    mask[-1 if below else 0] = True
+    return mask
+
+
+def stairs(side: int) -> np.ndarray:
+    """(side, side) bool: diagonals of both directions, that meet at corners only."""
+    rows, columns = np.indices((side, side))
+    return ((rows + columns) % 7 == 0) | ((rows - columns) % 11 == 0)
+
+
+def equals_scipy(mask: np.ndarray) -> int:
+    """The labels are SciPy's to the number: regions count in reading order."""
+    labels, count = label_regions(mask)
+    expected, many = ndimage.label(mask, np.ones((3, 3)))
+    assert count == many
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+    boxes = [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in ndimage.find_objects(expected)]
+    found = [(top, left, top + h, left + w) for top, left, h, w in (one.box for one in find_regions(1.0 * mask, 0.5))]
+    assert sorted(found) == sorted(boxes)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("mask", "count"),
+    [
+        (np.zeros((6, 9), bool), 0),
+        (np.ones((6, 9), bool), 1),
+        (np.ones((1, 1), bool), 1),
+        (np.array([[1, 1, 0, 1, 0, 0, 1]], bool), 3),
+        (np.array([[1, 1, 0, 1, 0, 0, 1]], bool).T, 3),
+        (np.array([[0, 0, 1], [1, 0, 0]], bool), 2),  # the end of a row does not touch the beginning of the next
+        (np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], bool), 1),
+        (np.indices((40, 40)).sum(0) % 2 == 0, 1),  # a checkerboard holds together at its corners
+        (np.indices((40, 41)).prod(0) % 2 == 1, 400),
+        (spiral(33), 1),
+        (~spiral(33), 1),
+        (spiral(33)[::-1, ::-1], 1),
+        (comb(50, 30, below=True), 1),
+        (comb(50, 30, below=False), 1),
+        (np.kron(np.eye(9, dtype=bool)[::-1], np.ones((4, 5), bool)), 1),
+        (stairs(60), 1),
+    ],
+)
+def test_drawn_masks(mask: np.ndarray, count: int) -> None:
+    assert equals_scipy(mask) == count
+
+
+@settings(deadline=None, max_examples=150)
+@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), share=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_any_mask(shape: tuple[int, int], share: float, seed: int) -> None:
+    """Up to the densities where regions wind through each other."""
+    equals_scipy(np.random.default_rng(seed).random(shape) < share)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_a_mask_without_pixels(shape: tuple[int, int]) -> None:
+    labels, count = label_regions(np.zeros(shape, bool))
+    assert (labels.shape, count) == (shape, 0)
+
+
+def test_a_view_of_a_mask() -> None:
+    mask = np.random.default_rng(0).random((60, 80)) < 0.4
+    for view in (mask[::2, ::3], mask.T, mask[::-1], np.asfortranarray(mask)):
+        equals_scipy(view)

@@ -345,7 +345,7 @@ class TestRows:
         rows = rows_of(made.detector, made.dataset, made.evaluation)
         parts = (made.detector, made.dataset, made.evaluation)
         report.write_rows(*parts, csv_file=tmp_path / "a" / "r.csv", json_file=tmp_path / "r.json")
-        assert (tmp_path / "a" / "r.csv").read_text() == report_csv(rows)
+        assert (tmp_path / "a" / "r.csv").read_bytes().decode() == report_csv(rows)
         found = json.loads((tmp_path / "r.json").read_text())
         assert found["verdicts"] == json.loads(json.dumps(rows))
         assert found["image_auroc"] == made.evaluation.image_auroc

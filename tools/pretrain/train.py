@@ -27,7 +27,7 @@ from recipes import RECIPES, Recipe
 from safetensors.torch import save_file
 from torch import nn
 
-from sapatchcore.data.transform import IMAGENET_MEAN, IMAGENET_STD
+from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD
 from sapatchcore.errors import DataError
 from sapatchcore.replace import replacing
 

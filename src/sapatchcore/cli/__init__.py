@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sapatchcore import __version__
-from sapatchcore.cli import inspect, learn, made, measure, model
-from sapatchcore.errors import SAPatchCoreError
+from sapatchcore.cli import inspect, learn, made, measure, model, records, serve
+from sapatchcore.errors import SAPatchCoreError, learn_needed
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
@@ -19,10 +19,13 @@ for command in (
     *(inspect.predict, inspect.report, inspect.gif),
     *(measure.evaluate, measure.benchmark),
     *(model.info, model.export),
+    *(serve.serve, serve.token),
+    records.watch,
 ):
     app.command()(command)
 app.command(no_args_is_help=True)(made.synth)
 app.command()(made.demo)
+app.add_typer(records.app, name="records")
 
 
 @app.callback(invoke_without_command=True)
@@ -35,7 +38,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> int:
     """Run the command line; what is known to go wrong is one sentence on standard error."""
     try:
-        app()
+        with learn_needed():
+            app()
     except SAPatchCoreError as error:
         typer.echo(f"sapatchcore: {error}", err=True)
         return error.exit_code

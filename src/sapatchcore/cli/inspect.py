@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sapatchcore.cli.common import (
+    AnyModel,
     Device,
     FalseReject,
     Json,
@@ -18,6 +19,7 @@ from sapatchcore.cli.common import (
     Quiet,
     WeightsFile,
     load_model,
+    open_model,
     promised_rate,
     warn,
 )
@@ -27,7 +29,7 @@ Data = Annotated[Path, typer.Argument(help="A data set's category, with test ima
 
 
 def predict(
-    model: Model,
+    model: AnyModel,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     false_reject: FalseReject = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for the anomaly maps.")] = None,
@@ -40,14 +42,14 @@ def predict(
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line an image.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score images with a model file, and say which to reject; higher = more anomalous."""
+    """Score images with a model file or an exported one, and say which to reject; higher = more anomalous."""
     from sapatchcore.data.images import all_images
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 
     check_format(map_format)
     sources = [p for path in images for p in (all_images(path) if path.is_dir() else [path])]
-    detector = load_model(
+    detector = open_model(
         model, device=device, precision=precision, batch_size=batch_size, workers=workers, weights=weights
     )
     rate = None

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import Json, Model
+from sapatchcore.cli.common import AnyModel, Json, Model, Quiet, load_model, warn
+from sapatchcore.cli.progress import progress_bars
 
 
 def info(
-    model: Model,
+    model: AnyModel,
     json_output: Json = False,
 ) -> None:
-    """Print what a model file holds."""
-    from sapatchcore.memory.store import describe, read_model
+    """Print what a model file or an exported one holds."""
+    from sapatchcore.deploy.facts import is_exported
 
-    facts = describe(model, read_model(model))
+    if is_exported(model):
+        from sapatchcore.deploy.runtime import describe_exported
+
+        facts = describe_exported(model)
+    else:
+        from sapatchcore.memory.store import describe, read_model
+
+        facts = describe(model, read_model(model))
     if json_output:
         typer.echo(json.dumps(facts))
         return
@@ -30,14 +39,59 @@ def info(
 
 def export(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
-    opset: Annotated[int, typer.Option(help="Opset of the ONNX file, 17 to 25.")] = 18,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .onnx, or .xml for OpenVINO.")],
+    kind: Annotated[
+        str | None, typer.Option("--format", help="onnx or openvino. Default: what the file's name says.")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images to compare file and model on. Default: the thumbnails in the model."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Number format of the network in the file: float32, float16, bfloat16 or int8.")
+    ] = "float32",
+    bank_precision: Annotated[str, typer.Option(help="The same of the memory bank.")] = "float32",
+    opset: Annotated[int, typer.Option(help="Opset of the ONNX form, 17 to 25.")] = 18,
+    json_output: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a model as one ONNX file, checked against the model's own scores."""
-    from sapatchcore.deploy.export import export_onnx
-    from sapatchcore.detector import SAPatchCore
+    """Write a model for machines without PyTorch: one artefact from raw image to verdict, once it gives the same scores."""
+    from sapatchcore.deploy.export import export_model, kind_of
 
-    export_onnx(SAPatchCore.load(model, device="cpu"), output, opset=opset)
+    kind_of(output, kind)  # wrong use is said before the model is loaded
+    detector = load_model(model, device="cpu")
+    with model.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    with progress_bars(quiet=quiet) as progress:
+        facts = export_model(
+            detector,
+            output,
+            kind=kind,
+            check=check,
+            precision=precision,
+            bank_precision=bank_precision,
+            opset=opset,
+            source_sha256=source,
+            progress=progress,
+        )
+    if json_output:
+        typer.echo(json.dumps({"file": str(output), "precision": facts["precision"], "check": facts["check"]}))
+        return
+    _say(output, facts, quiet)
+
+
+def _say(output: Path, facts: dict[str, Any], quiet: bool) -> None:
+    found, exact = facts["check"], set(facts["precision"].values()) == {"float32"}
+    files = [output] if facts["kind"] == "onnx" else [output, output.with_suffix(".bin")]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    typer.echo(f"{' and '.join(map(str, files))}: {size:.1f} MB. Checked with {found['runtime']} on {found['source']}:")
     typer.echo(
-        f"{output}: opset {opset}, {output.stat().st_size / 1e6:.1f} MB; ONNX Runtime gives the model's own scores."
+        f"  scores differ by {found['different']['score']:.1g} at most, relative; maps by {found['different']['map']:.1g}"
     )
+    if found["verdicts"]:
+        other = found["other_verdicts"] + found["other_kinds"]
+        typer.echo(f"  {found['verdicts']} verdicts compared, {other or 'none'} of them another")
+    if not exact and not quiet:
+        warn(
+            f"The file's scores are not the model's. Its thresholds come from scores that are {facts['calibration_scores']}."
+        )

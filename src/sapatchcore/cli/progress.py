@@ -21,6 +21,7 @@ _NAMES = {
     "coreset": "Choosing patches",
     "calibrate": "Scoring good images",
     "predict": "Scoring",
+    "check": "Checking the file",
     "explain": "Explaining",
     "report": "Drawing",
     "metrics": "Metrics",

@@ -10,6 +10,7 @@ without its name.
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
 from collections.abc import Iterator
@@ -52,9 +53,21 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         size = path.stat().st_size
         if size == 0:
             raise DataError(f"{path} is empty (0 bytes). Copy the image again.")
-        with _open_header(path, stream, size) as image:
+        with open_header(path, stream, size) as image:
             decode(image, f"{path} ({size} bytes, {image.format}, mode {image.mode})")
             yield turned(image)
+
+
+def rgb_from_bytes(data: bytes, name: str) -> UInt8Array:
+    """The bytes of an image file as (h, w, 3) uint8 RGB, as ``open_image`` and ``rgb_from_image`` have it of a path.
+
+    name: what messages call it. Raises DataError as these two.
+    """
+    if not data:
+        raise DataError(f"{name} is empty (0 bytes). Copy the image again.")
+    with open_header(name, io.BytesIO(data), len(data)) as image:
+        decode(image, f"{name} ({len(data)} bytes, {image.format}, mode {image.mode})")
+        return rgb_from_image(turned(image), name)
 
 
 def decode(image: Image.Image, name: str) -> None:
@@ -131,7 +144,7 @@ def rgb_from_array(array: npt.NDArray[np.generic], name: str) -> UInt8Array:
 
 
 @contextmanager
-def _open_header(path: Path, stream: object, size: int) -> Iterator[Image.Image]:
+def open_header(path: Path | str, stream: object, size: int) -> Iterator[Image.Image]:
     try:
         with _header_lock, warnings.catch_warnings():
             # Between Pillow's limit and twice that it only warns; large inspection images are meant.

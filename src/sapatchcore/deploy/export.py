@@ -1,186 +1,203 @@
-"""A fitted detector as one ONNX file, for machines without PyTorch.
+"""A fitted detector as one artefact for machines without PyTorch, which begins at the raw image and gives the same scores.
 
-Input ``images``: (n, h, w, 3) uint8 RGB, resized and cropped to what the network sees (``runtime`` does it); n is free.
-Outputs: ``OUTPUTS`` of graph.py, the same numbers as ``predict``'s, float32 whatever the detector's own precision. The
-metadata entry ``sapatchcore`` is a JSON text with settings and versions.
+``export_model`` writes ONNX or OpenVINO, checks it against the detector before anything is on the disk, and keeps what the check
+found in the file. docs/export.md says what is in the file and what is exact.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import logging
 import os
-import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from sapatchcore.deploy.graph import OUTPUTS, Graph
-from sapatchcore.deploy.runtime import FORMAT, METADATA, open_session
+from sapatchcore.data.sources import Batch, Progress
+from sapatchcore.deploy import onnx_file, openvino_file
+from sapatchcore.deploy.check import Check, check_images
+from sapatchcore.deploy.facts import FORMAT, OUTPUTS, SUFFIXES, calibration_facts
+from sapatchcore.deploy.graph import EMBEDDING, Graph
+from sapatchcore.deploy.onnx_file import OPSET, check_opset
+from sapatchcore.deploy.quantise import quantised_onnx, quantised_openvino
+from sapatchcore.deploy.recalibrate import good_images, recalibrated
+from sapatchcore.deploy.reduce import FORMATS, Rows, reduced_bank
+from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.embed.patches import Patches, to_patches
-from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError
+from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.replace import replacing
+from sapatchcore.score.calibration import Calibration
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
-TOLERANCE = 1e-3  # of the numbers of the file and the detector's own, relative to an image's largest
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 _LARGEST = 2_000_000_000  # bytes; the format's own limit is 2³¹ for one file
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
-Arrays = tuple[npt.NDArray[Any], ...]
 
+def export_model(
+    detector: SAPatchCore,
+    path: str | os.PathLike[str],
+    *,
+    kind: str | None = None,
+    check: Path | None = None,
+    precision: str = "float32",
+    bank_precision: str = "float32",
+    opset: int = OPSET,
+    source_sha256: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the exported file (of OpenVINO the .xml and the .bin), whole or not at all; returns what it says of itself.
 
-def export_onnx(detector: SAPatchCore, path: str | os.PathLike[str], *, opset: int = OPSET) -> None:
-    """Write the ONNX file, whole or not at all, after it has given the detector's own scores for a few made images.
+    Args:
+        detector: fitted. It is exported in float32 from the CPU, whatever its own device and precision.
+        path: the file to write, .onnx or .xml.
+        kind: "onnx" or "openvino"; None for what the path's suffix says.
+        check: folder of images to compare the file with the detector on; None for the thumbnails in the model.
+        precision, bank_precision: of the network and of the memory bank, one of ``reduce.FORMATS``. Where one is not float32, the
+            scores are others: they are measured and stored, not refused, and the calibration is taken anew in them.
+        opset: of the ONNX form.
+        source_sha256: of the model file that the detector was loaded from.
+        progress: stages "calibrate" and "check".
 
-    Raises NotFittedError before ``fit``; SettingsError for an opset that cannot be written; SAPatchCoreError where a
-    package is missing; ModelFileError where the network cannot be exported, the file would be too large, gives other
-    numbers, or cannot be written.
+    Raises:
+        NotFittedError: before ``fit``. SettingsError: an option outside its range. SAPatchCoreError: a package is missing.
+        ModelFileError: the network cannot be exported, the file would be too large, gives other scores or verdicts, or cannot
+            be written.
     """
-    bank = detector._fitted()
-    require_packages()
+    bank, file = detector._fitted(), Path(path)
+    kind = kind_of(file, kind)
+    require_packages(kind)
     check_opset(opset)
-    weights = detector._pipeline.network.weights
-    size = sum(value.nbytes for value in (*weights.values(), bank.rows))
-    if size > _LARGEST:
-        raise ModelFileError(
-            f"The ONNX file would hold {size / 1e9:.1f} GB (memory bank {bank.rows.nbytes / 1e9:.1f} GB); one file holds up "
-            "to 2 GB. Learn with a smaller coreset_ratio, or a smaller network."
-        )
+    for name, value in (("precision", precision), ("bank_precision", bank_precision)):
+        if value not in FORMATS:
+            raise SettingsError(f"{name} must be {', '.join(FORMATS)}. Got {value!r}.{did_you_mean(value, FORMATS)}")
+    if not file.parent.is_dir():
+        raise ModelFileError(f"{file} cannot be written: there is no folder {file.parent}. Make it, or name another.")
+    plain = _on_cpu(detector)
+    bank = replace(bank, rows=bank.rows.cpu())
+    _check_size(plain, bank, bank_precision)
+    exact = precision == bank_precision == "float32"
+    # Of a shorter network, images unlike any that it was made for say nothing.
+    images, source = check_images(check, bank, made=exact)
 
-    file = Path(path)
+    known = detector._calibration
+    shorter = reduced_bank(bank, bank_precision, plain.network.channels[0])
+    graph, cell = _graph(plain, bank, bank_precision, known)
+    model = onnx_file.onnx_model(graph, opset=opset, backbone=plain.settings.backbone)
+    good = good_images(bank) if precision == "int8" else []
+    if precision in ("float16", "bfloat16"):
+        model = onnx_file.with_short_weights(model, precision)
+    elif precision == "int8" and kind == "onnx":
+        model = quantised_onnx(model, good)
+    form: Any = onnx_file
+    if kind == "openvino":
+        form = openvino_file
+        model = openvino_file.openvino_model(model)
+        if precision == "int8":
+            model = quantised_openvino(model, good)
 
-    def sentence(error: OSError) -> str:
-        return f"{file} cannot be written: {error.strerror or error}. What was there before is unchanged."
+    of_file, note = known, "the model's own"
+    if known is not None and not exact:
+        session = _session(kind, form.only(model, EMBEDDING))
+        of_file, note = recalibrated(known, plain, shorter, cell, session, progress)
+        if of_file is not known:
+            form.set_values(model, "good", np.sort(of_file.scores))
+    names = [name for name in OUTPUTS if name != "p_value" or known is not None]
+    model = form.only(model, names)
+    found = Check(plain, bank, known, of_file).compare(
+        _session(kind, model), images, source, strict=exact, progress=progress
+    )
+    facts = {
+        "format": FORMAT,
+        "kind": kind,
+        "settings": plain.settings.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", "pillow", *PACKAGES[kind])},
+        "model_sha256": source_sha256,
+        "opset": opset,
+        "precision": {"network": precision, "bank": bank_precision},
+        "bank": list(bank.rows.shape),
+        "grid": list(bank.grid),
+        "outputs": names,
+        "calibration": calibration_facts(of_file),
+        "calibration_scores": note if known is not None else "none: the file gives no p_value and no verdicts",
+        "check": asdict(found),
+    }
+    _write(file, kind, model, facts)
+    return facts
 
-    with replacing(file, ModelFileError, sentence, durable=True) as part:
-        plain = _on_cpu(detector, bank)
-        pixels = _made_images(plain.settings.input_size)
-        patches = _patches(plain, pixels)
-        program = _program(plain, patches, pixels, opset)
-        program.model.metadata_props[METADATA] = json.dumps(
-            {
-                "format": FORMAT,
-                "settings": plain.settings.model_dump(mode="json"),
-                "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", *PACKAGES)},
-            },
-            sort_keys=True,
-        )
-        program.save(part, external_data=False)
-        _check(part, plain, patches, pixels)
+
+def kind_of(file: Path, kind: str | None) -> str:
+    """ "onnx" or "openvino". Raises SettingsError where neither is meant, or the suffix is the other's."""
+    kinds = {name: suffix for suffix, name in SUFFIXES.items()}
+    if kind is not None and kind not in kinds:
+        raise SettingsError(f"format must be {' or '.join(kinds)}. Got {kind!r}.{did_you_mean(kind, kinds)}")
+    by_suffix = SUFFIXES.get(file.suffix.lower())
+    if by_suffix is None or (kind is not None and by_suffix != kind):
+        wanted = " or ".join(f"{suffix} for {name}" for name, suffix in kinds.items() if kind in (None, name))
+        raise SettingsError(f"The file's name must end in {wanted}. Got {file.name}.")
+    return by_suffix
 
 
-def require_packages() -> None:
+def require_packages(kind: str) -> None:
     """Raises SAPatchCoreError where a package that the export needs is missing."""
-    for name in PACKAGES:
+    for name in PACKAGES[kind]:
         try:
             importlib.import_module(name)
         except ImportError:
+            *most, last = PACKAGES[kind]
             raise SAPatchCoreError(
-                "Exporting needs onnx, onnxscript and onnxruntime: pip install sapatchcore[export]"
+                f"Exporting needs {', '.join(most)} and {last}: pip install sapatchcore[export]"
             ) from None
 
 
-def check_opset(opset: int) -> None:
-    """Raises SettingsError for an opset that cannot be written."""
-    if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
-        raise SettingsError(f"opset must be from {LOWEST_OPSET} to {HIGHEST_OPSET}. Got {opset}. Use {OPSET}.")
+def _on_cpu(detector: SAPatchCore) -> Pipeline:
+    """The detector's pipeline on the CPU in float32: what the file is made from and compared with."""
+    options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32"}
+    return Pipeline(SAPatchCore(**options).settings, detector._pipeline.network.weights)
 
 
-def _on_cpu(detector: SAPatchCore, bank: Bank) -> SAPatchCore:
-    """The same detector on the CPU in float32: what the file is made from and compared with."""
-    plain = SAPatchCore(**{**detector.settings.model_dump(), "device": "cpu", "precision": "float32"})
-    plain._pipeline = Pipeline(plain.settings, detector._pipeline.network.weights)
-    plain._bank = replace(bank, rows=bank.rows.cpu())
-    return plain
-
-
-def _made_images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """(4, h, w, 3) uint8: noise, a grey gradient along each axis, and a coloured one with a spot."""
-    h, w = size
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (h, w, 3))
-    down, across = np.meshgrid(np.linspace(0, 255, h), np.linspace(0, 255, w), indexing="ij")
-    coloured = np.stack((down, across, 255 - down), axis=2)
-    coloured[h // 4 : h // 2, w // 4 : w // 2] = 255
-    images = [noise, np.repeat(down[:, :, None], 3, 2), np.repeat(across[:, :, None], 3, 2) / 2, coloured]
-    return np.stack(images).astype(np.uint8)
-
-
-@torch.inference_mode()
-def _patches(plain: SAPatchCore, pixels: npt.NDArray[np.uint8]) -> Patches:
-    settings = plain.settings
-    layers = plain._pipeline.network.features(torch.from_numpy(pixels))
-    return to_patches(*layers, settings.attention, settings.temperature, settings.context_weight)
-
-
-def _program(plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8], opset: int) -> Any:
-    settings = plain.settings
-    neighbors = settings.neighbors if settings.image_score == "reweighted" else None
-    graph = Graph(plain._pipeline.network.features, plain._fitted(), patches.cell, settings, neighbors)
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)  # it is the numbers below that tell whether the file is right
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program: Any = torch.onnx.export(
-                graph.eval(),
-                (torch.from_numpy(pixels),),
-                dynamo=True,
-                opset_version=opset,
-                input_names=["images"],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={"images": {0: torch.export.Dim("n")}},
-                external_data=False,
-                verbose=False,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # torch.export and the exporter raise almost anything
-        reason = " ".join(str(error).split())[:240]
+def _check_size(plain: Pipeline, bank: Bank, bank_precision: str) -> None:
+    # The network counts in full: that is how it is first exported.
+    rows = bank.rows.numel() * _BYTES[bank_precision]
+    size = sum(value.nbytes for value in plain.network.weights.values()) + rows
+    if size > _LARGEST:
         raise ModelFileError(
-            f"{settings.backbone} cannot be exported to ONNX with torch {torch.__version__}: {reason}"
-        ) from None
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-    got = program.model.opset_imports[""]
-    if got != opset:
-        raise ModelFileError(f"{settings.backbone} cannot be exported with opset {opset}. Use opset {got}.")
-    return program
+            f"The exported file would hold {size / 1e9:.1f} GB (memory bank {rows / 1e9:.1f} GB); one file holds up to 2 GB. "
+            "Learn with a smaller coreset_ratio, or a smaller network, or give the bank a shorter precision."
+        )
 
 
-def _check(file: Path, plain: SAPatchCore, patches: Patches, pixels: npt.NDArray[np.uint8]) -> None:
-    """Raises ModelFileError unless the file's numbers are the detector's own."""
-    bank = plain._fitted()
-    own: Arrays = plain._pipeline.score(patches, bank)
-    try:
-        found: Arrays = tuple(open_session(file).run(list(OUTPUTS), {"images": pixels}))
-        rows = torch.from_numpy(found[-1]).flatten(1)
-        meant = (patches.rows() - bank.rows[rows]).square().sum(2).sqrt().numpy()
-    except Exception as error:  # ONNX Runtime's errors have no common class
-        reason = " ".join(str(error).replace(str(file), "it").split())[:240]
-        raise ModelFileError(
-            f"ONNX Runtime cannot run the exported file: {reason} No file was written. Use opset {OPSET}."
-        ) from None
-    # A nearest row may differ among rows that are equally near: its distance may not.
-    found, own = (*found[:-1], meant.reshape(own[-1].shape)), (*own[:-1], own[3])
-    for name, ours, theirs in zip(OUTPUTS, own, found, strict=True):
-        ours, theirs = (value.reshape(len(pixels), -1) for value in (ours, theirs))
-        largest = np.maximum(np.abs(ours).max(1), 1e-2 * own[3].max((1, 2)))
-        off = float((np.abs(ours - theirs).max(1) / np.maximum(largest, 1e-12)).max())
-        if not off <= TOLERANCE:
-            raise ModelFileError(
-                f"The ONNX file's {name} is {off:.1g} away from the detector's own, relative; allowed is {TOLERANCE:g}. No "
-                "file was written. Try another opset, or other versions of torch, onnxscript and onnxruntime."
-            )
+def _graph(plain: Pipeline, bank: Bank, bank_precision: str, known: Calibration | None) -> tuple[Graph, torch.Tensor]:
+    """The graph, and which cell of the context serves each patch."""
+    settings, channels = plain.settings, plain.network.channels[0]
+    h, w = settings.input_size
+    blank = Batch(("a blank image",), ((h, w),), np.zeros((1, h, w, 3), np.uint8))
+    patches = plain.embed(blank)
+    parts = bank.rows[:, :channels].contiguous(), bank.rows[:, channels:].contiguous()
+    rows = Rows(parts[0], bank_precision), Rows(parts[1], bank_precision)
+    scores = None if known is None else known.scores
+    return Graph(plain.network.features, rows, patches.cell, patches.grid, settings, scores), patches.cell
+
+
+def _session(kind: str, model: Any) -> Session:
+    """The runtime's session of a model in memory."""
+    if kind == "onnx":
+        return onnx_session("The exported model", model.SerializeToString(), threads=None)
+    xml, weights = openvino_file.serialised(model)
+    return openvino_session("The exported model", xml, weights, threads=None)
+
+
+def _write(file: Path, kind: str, model: Any, facts: dict[str, Any]) -> None:
+    def sentence(error: OSError) -> str:
+        return f"{file} cannot be written: {error.strerror or error}. What was there before is unchanged."
+
+    if kind == "openvino":
+        openvino_file.write_both(file, *openvino_file.sealed_openvino(model, facts))
+        return
+    content = onnx_file.sealed_onnx(model, facts)
+    with replacing(file, ModelFileError, sentence, durable=True) as part:
+        part.write_bytes(content)

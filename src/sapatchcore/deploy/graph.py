@@ -1,98 +1,123 @@
-"""Steps 1 to 8 as one plain graph without loops or branches over values: what an ONNX file can hold.
+"""Steps 1 to 9 as one plain graph, from the raw image, without loops or branches over values: what an exported file holds.
 
-We differ from embed/attention.py and memory/neighbours.py in the order of the work alone: every position is a query,
-every row of the bank is compared. Both are cut into slices of fixed size, so that the memory for an image is bounded.
+We differ from memory/neighbours.py in the order of the work alone: every row of the bank is compared, in slices of fixed size,
+so that the memory for an image is bounded. A patch's squared distance to a row is that of its local part and that of its
+context, and many patches share one context: the products are taken apart, the context's once for each cell of the coarse grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from sapatchcore.memory.bank import Bank
+from sapatchcore.data.transform import crop_box
+from sapatchcore.deploy.attention import anchored_attention
+from sapatchcore.deploy.enlarge import Enlarge
+from sapatchcore.deploy.reduce import Rows
+from sapatchcore.deploy.resample import Lanczos
 from sapatchcore.score.image_score import largest
 from sapatchcore.settings import Settings
 
-OUTPUTS = (
-    *("score", "local_score", "context_score"),
-    *("patch_scores", "local_patches", "context_patches", "neighbours"),
-)
-_ATTENTION = 1 << 24  # numbers of an image's attention weights in one slice (64 MB); more slices make a slower export
 _PRODUCT = 1 << 24  # numbers of an image's product with the bank in one slice (64 MB)
+
+BOUNDS = ("pixels", "layer2", "layer3")
+EMBEDDING = ("local_embedding", "context_embedding")
+INNER = (*BOUNDS, *EMBEDDING)
 
 Features = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Graph(torch.nn.Module):
-    """images (n, h, w, 3) uint8 → the tensors named by ``OUTPUTS``: three (n,), four (n, gh, gw)."""
+    """images (n, h, w, 3) uint8 → ``facts.OUTPUTS``, then, for who writes the file, ``INNER``.
+
+    These are where the network begins, (n, h, w, 3) uint8, and ends, its two layers, and the embedding, (n, p, c2), (n, r, c3).
+    """
 
     def __init__(
-        self, features: Features, bank: Bank, cell: torch.Tensor, settings: Settings, neighbors: int | None
+        self,
+        features: Features,
+        rows: tuple[Rows, Rows],
+        cell: torch.Tensor,
+        grid: tuple[int, int],
+        settings: Settings,
+        calibration: np.ndarray | None,
     ) -> None:
-        """features: as of Backbone. cell: (p,) as of Patches. neighbors: of the reweighted image score; None for "max"."""
+        """features: as of Backbone. rows: the bank's local and context part. cell, grid: as of Patches. calibration: (k,)
+        scores of good images; without them there is no p_value."""
         super().__init__()
-        self._features, self._grid, self._attention = features, bank.grid, settings.attention
-        self._sharpen, self._weight = settings.temperature**-0.5, settings.context_weight
-        self._neighbors = None if neighbors is None else min(neighbors, len(bank.rows))
-        mean = bank.rows.mean(0)
-        self.register_buffer("rows", bank.rows)
-        self.register_buffer("mean", mean)
-        self.register_buffer("norms", (bank.rows - mean).square().sum(1))
+        box = crop_box(settings.resize, settings.crop)
+        self.lanczos, self.enlarge = Lanczos(settings.resize, box), Enlarge(grid, settings.resize, box)
+        self._features, self._settings = features, settings
+        self.local, self.context = rows
+        self._grid, self._count = grid, self.local.count
+        self._neighbors = min(settings.neighbors, self._count) if settings.image_score == "reweighted" else None
         self.register_buffer("cell", cell)
-        self.rows: torch.Tensor
-        self.mean: torch.Tensor
-        self.norms: torch.Tensor
+        good = None if calibration is None else np.sort(calibration)[None]  # (1, k)
+        # As threshold.p_values has it for each number of scores that are as high: looked up, since a runtime may divide
+        # by multiplying with 1 / (k + 1).
+        table = None if good is None else ((1 + np.arange(good.size + 1)) / (good.size + 1)).astype(np.float32)
+        for name, values in (("good", good), ("p_values", table)):
+            self.register_buffer(name, None if values is None else torch.from_numpy(values))
         self.cell: torch.Tensor
+        self.good: torch.Tensor | None
+        self.p_values: torch.Tensor
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        layer2, layer3 = self._features(images)  # steps 1 and 2
-        local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)  # step 3
-        if self._attention == "self":  # step 4
-            pooled = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
-            context = plain_attention(pooled * self._sharpen) / self._sharpen
-        else:
-            context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
-        local = rearrange(local, "n c h w -> n (h w) c")
-        context = rearrange(context * self._weight, "n c h w -> n (h w) c")[:, self.cell]
-        patches = torch.cat((local, context), dim=2)  # step 5: (n, p, d)
-
-        step = max(1, _PRODUCT // len(self.rows))
-        found = torch.cat([self._product(part).argmin(2) for part in patches.split(step, dim=1)], dim=1)
-        squared = (patches - self.rows[found]).square()  # step 7: from the differences, as Bank.compare
-        channels = local.shape[2]
-        near, far = squared[:, :, :channels].sum(2), squared[:, :, channels:].sum(2)
+        pixels = self.lanczos(images).to(torch.uint8)  # step 1
+        layers = self._features(pixels)  # step 2
+        local, context = self._embed(*layers)  # steps 3 to 5
+        coarse = self.context.product(context)  # (n, r, m)
+        step = max(1, _PRODUCT // self._count)
+        slices = [slice(first, first + step) for first in range(0, len(self.cell), step)]
+        # Not argmin, which OpenVINO turns into a stable sort.
+        found = [
+            (self.local.product(local[:, part]) + coarse[:, self.cell[part]]).topk(1, 2, largest=False, sorted=False)
+            for part in slices
+        ]
+        row = torch.cat([one.indices[:, :, 0] for one in found], dim=1)  # (n, p)
+        inner = pixels, *layers, local, context
+        context = context[:, self.cell]
+        near, far = self.local.squared(local, row), self.context.squared(context, row)  # step 7: from the differences
         whole, near, far = (near + far).sqrt(), near.sqrt(), far.sqrt()
 
         score, at = largest(whole)  # step 8
         place = at[:, None]
         parts = [score, near.gather(1, place)[:, 0], far.gather(1, place)[:, 0]]
         if self._neighbors is not None:
-            worst = patches.gather(1, place[:, :, None].expand(-1, 1, patches.shape[2]))  # (n, 1, d)
-            match = self.rows[found.gather(1, place)]  # (n, 1, d)
-            around = self._product(match)[:, 0].topk(self._neighbors, dim=1, largest=False).indices  # (n, k)
-            distances = (worst - self.rows[around]).square().sum(2).sqrt()
-            # As neighbourhood_weight; without logsumexp, which the way down to opset 17 does not know.
-            weight = 1 - 1 / (distances - score[:, None]).exp().sum(1).clamp(min=1)
+            weight = self._weight(score, _pick(local, at), _pick(context, at), row.gather(1, place), self._neighbors)
             parts = [part * weight for part in parts]
-        return (*parts, *(grid.unflatten(1, self._grid) for grid in (whole, near, far, found)))
+        grids = [grid.unflatten(1, self._grid) for grid in (whole, near, far, row)]
+        anomaly_map = self.enlarge(grids[0], images.shape[1], images.shape[2])  # step 9
+        known = [] if self.good is None else [self.p_values[(self.good >= parts[0][:, None]).to(torch.int32).sum(1)]]
+        return (*parts, *grids, anomaly_map, *known, *inner)
 
-    def _product(self, queries: torch.Tensor) -> torch.Tensor:
-        """(n, q, d) → (n, q, m): squared distance to each row of the bank, less a number that is the query's own."""
-        # |q − b|² with both centred; only q needs to be: (q − mean)·mean is the same for every row.
-        flat = (queries - self.mean).flatten(0, 1)
-        product = F.linear(-2 * flat, self.rows, self.norms)
-        return rearrange(product, "(n q) m -> n q m", q=queries.shape[1])
+    def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As to_patches: local (n, p, c2), context (n, r, c3)."""
+        settings, sharpen = self._settings, self._settings.temperature**-0.5
+        local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)  # step 3
+        if settings.attention == "self":  # step 4
+            pooled = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
+            context = anchored_attention(pooled * sharpen) / sharpen
+        else:
+            context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
+        context = context * settings.context_weight
+        return rearrange(local, "n c h w -> n (h w) c"), rearrange(context, "n c h w -> n (h w) c")
+
+    def _weight(
+        self, score: torch.Tensor, local: torch.Tensor, context: torch.Tensor, row: torch.Tensor, k: int
+    ) -> torch.Tensor:
+        """(n,) the weight of "reweighted"; local, context (n, 1, c): the worst patches. row: (n, 1), their nearest ones."""
+        match = self.local.product(self.local.rows()[row]) + self.context.product(self.context.rows()[row])
+        around = match[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
+        distances = (self.local.squared(local, around) + self.context.squared(context, around)).sqrt()
+        # As neighbourhood_weight; without logsumexp, which the way down to opset 17 does not know.
+        return 1 - 1 / (distances - score[:, None]).exp().sum(1).clamp(min=1)
 
 
-def plain_attention(x: torch.Tensor) -> torch.Tensor:
-    """(n, c, h, w) float32 → the same: out[i] = Σ_j softmax_j(x[i]·x[j]) · x[j] for each channel by itself."""
-    rows = rearrange(x, "n c h w -> n c (h w)")
-    step = max(1, _ATTENTION // rows.shape[2] ** 2)
-    mixed = []
-    for part in rows.split(step, dim=1):
-        weights = torch.softmax(part[:, :, :, None] * part[:, :, None, :], dim=3)
-        mixed.append((weights @ part[:, :, :, None])[:, :, :, 0])
-    return rearrange(torch.cat(mixed, dim=1), "n c (h w) -> n c h w", h=x.shape[2])
+def _pick(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """x (n, p, c), at (n,) → (n, 1, c)."""
+    return x.gather(1, at[:, None, None].expand(-1, 1, x.shape[2]))

@@ -1,68 +1,194 @@
-"""Scores from an exported ONNX file: images are read and resized as ``predict`` does it, ONNX Runtime does the rest."""
+"""Scores from an exported file: images are decoded as ``predict`` does it, ONNX Runtime or OpenVINO does all after it.
+
+No PyTorch here: this is what runs on the line.
+"""
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.data.images import all_images
-from sapatchcore.data.sources import Images, Progress, as_sources, read_batches
-from sapatchcore.deploy.graph import OUTPUTS
-from sapatchcore.errors import ModelFileError, SAPatchCoreError
+import numpy as np
+import numpy.typing as npt
+
+from sapatchcore.data.images import ImageSource, all_images, load_ahead, read_image, source_name
+from sapatchcore.data.sources import Batch, Images, Progress, as_sources
+from sapatchcore.deploy.facts import GRIDS, SCORES, SUFFIXES, calibration_from, read_facts, without_arrays
+from sapatchcore.deploy.seal import check_seal
+from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
+from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
 from sapatchcore.result import Result, gather_result
+from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
+from sapatchcore.score.drift import Drift, drift
+from sapatchcore.score.threshold import FALSE_REJECT, threshold
 from sapatchcore.settings import Settings, settings_from
 
-FORMAT, METADATA = 1, "sapatchcore"
+PIXELS = 1 << 24  # in a batch at most: larger images go one by one
 
 
-def predict_onnx(path: str | os.PathLike[str], images: Images, progress: Progress | None = None) -> Result:
-    """Score images with an exported file, on the CPU; images, progress and the result as of SAPatchCore.predict.
+class Exported:
+    """An exported model: scores, parts, maps and verdicts as SAPatchCore gives them, without PyTorch.
 
-    Raises SAPatchCoreError without ONNX Runtime; ModelFileError where the file is missing, damaged, or not from
-    ``export_onnx``; DataError where an image cannot be read, or there is none.
+    Attributes:
+        path: of the file. settings: the options that it was learned with. facts: what the file says of itself, see
+            docs/export.md. runtime: what computes, for example "onnxruntime 1.32.0".
     """
-    session = open_session(Path(path))
-    settings = _settings(Path(path), session)
-    sources, total = as_sources(images, all_images)
-    batches = read_batches(
-        sources,
-        resize=settings.resize,
-        crop=settings.crop,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-    )
-    scored = ((batch, session.run(list(OUTPUTS), {"images": batch.pixels})) for batch in batches)
-    return gather_result(scored, resize=settings.resize, crop=settings.crop, total=total, progress=progress)
 
+    def __init__(
+        self, path: Path, session: Session, *, batch_size: int | None = None, workers: int | None = None
+    ) -> None:
+        """session: of the file's sealed bytes; ``open_exported`` makes it. batch_size, workers: None for the model's own."""
+        self.path, self._session, self.runtime = path, session, session.runtime
+        self.facts = read_facts(path, session.metadata)
+        given = {"batch_size": batch_size, "workers": workers}
+        here = {name: value for name, value in given.items() if value is not None}
+        try:
+            self.settings: Settings = settings_from({**self.facts["settings"], **here})
+            self._calibration = calibration_from(self.facts)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, SettingsError) and here:
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise ModelFileError(
+                f"{path} does not hold what an exported model holds ({reason}). Export it anew."
+            ) from None
 
-def open_session(path: Path) -> Any:
-    """ONNX Runtime's session of the file, on the CPU. Raises as ``predict_onnx``."""
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError:
-        raise SAPatchCoreError("An ONNX file needs onnxruntime: pip install sapatchcore[export]") from None
-    if not path.is_file():
-        raise ModelFileError(f"The ONNX file {path} does not exist. Check the path, or export it first.")
-    try:
-        return runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        reason = " ".join(str(error).split())[:240]
-        raise ModelFileError(f"{path} is cut off or no ONNX file: {reason}. Export it again.") from None
+    def predict(self, images: Images, progress: Progress | None = None) -> Result:
+        """Score images; images, progress and the result as of SAPatchCore.predict. Images of equal size in a row go together.
 
-
-def _settings(path: Path, session: Any) -> Settings:
-    try:
-        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        number, options = facts["format"], facts["settings"]
-    except (KeyError, ValueError, TypeError):
-        raise ModelFileError(
-            f"{path} is an ONNX file, but not one that sapatchcore exported. Export it anew."
-        ) from None
-    if number != FORMAT:
-        raise ModelFileError(
-            f"{path} has the format {number}; this version of sapatchcore reads {FORMAT}. Export it again."
+        Raises DataError where an image cannot be read, gives no finite score, or there is none.
+        """
+        sources, total = as_sources(images, all_images)
+        settings = self.settings
+        batches = batches_as_they_are(sources, batch_size=settings.batch_size, workers=settings.workers)
+        return gather_result(
+            ((batch, self._scored(batch)) for batch in batches),
+            resize=settings.resize,
+            crop=settings.crop,
+            total=total,
+            progress=progress,
+            calibration=self._calibration,
         )
-    return settings_from(options)
+
+    def _scored(self, batch: Batch) -> tuple[npt.NDArray[Any], ...]:
+        try:
+            found = self._session.run(batch.pixels)
+        except Exception as error:  # the runtimes' errors have no common class
+            reason = " ".join(str(error).split())[:240]
+            raise DataError(f"{self.runtime} could not score {', '.join(batch.names)}: {reason}") from None
+        if not np.isfinite(found["score"]).all():
+            name = batch.names[int(np.isfinite(found["score"]).argmin())]
+            raise DataError(f"The network gave numbers that are not finite for {name}. Export it in float32.")
+        return tuple(found[name] for name in (*SCORES, *GRIDS))
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scores of good images that verdicts are measured against, as far as the file holds them.
+
+        Raises NotFittedError where there are none.
+        """
+        if self._calibration is None:
+            raise NotFittedError(NO_CALIBRATION)
+        return self._calibration
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether ``calibration`` is there, so that verdicts can be given."""
+        return self._calibration is not None
+
+    def threshold(self, false_reject: float = FALSE_REJECT) -> float:
+        """The score above which an image is rejected; as SAPatchCore.threshold."""
+        return threshold(self.calibration.scores, false_reject)
+
+    def pixel_threshold(self, false_reject: float = FALSE_REJECT) -> float:
+        """The map value such that at most ``false_reject`` of good images show any pixel above it."""
+        return threshold(self.calibration.peaks, false_reject)
+
+    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
+        """Whether a stream of p-values of good parts has ceased to look like the calibration's; as SAPatchCore.drift."""
+        return drift(p_values, len(self.calibration), false_alarm=false_alarm, seed=self.settings.seed)
+
+
+def open_exported(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Exported:
+    """An exported model from its .onnx file, or its .xml file with the .bin beside it.
+
+    threads: that the runtime computes with; None for all cores. batch_size, workers: as of settings.py.
+
+    Raises ModelFileError where a file is missing, cut, altered, does not belong to the other, or is of another format;
+    SAPatchCoreError where its runtime is not installed; SettingsError for other options outside their range.
+    """
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads must be 1 or more. Got {threads}. Leave it out to use all cores.")
+    file = Path(path)
+    session = _session(file, threads, (*SCORES, *GRIDS))
+    return Exported(file, session, batch_size=batch_size, workers=workers)
+
+
+def describe_exported(path: Path) -> dict[str, Any]:
+    """What a person wants to know of an exported file, JSON-ready. Raises as ``open_exported``."""
+    facts = without_arrays(read_facts(path, _session(path, None, SCORES).metadata))
+    size = sum(file.stat().st_size for file in _files(path))
+    return {"file": str(path), "bytes": size, **facts}
+
+
+def batches_as_they_are(
+    sources: Iterable[ImageSource], *, batch_size: int, workers: int
+) -> Generator[Batch, None, None]:
+    """Batches of images at their own size, decoded by ``workers`` threads while the caller computes.
+
+    Images of equal size that follow each other are a batch, up to ``batch_size`` of them and ``PIXELS`` in all.
+    """
+
+    def read(numbered: tuple[int, ImageSource]) -> tuple[str, npt.NDArray[np.uint8]]:
+        name = source_name(numbered[1], numbered[0])
+        return name, read_image(numbered[1], name)
+
+    waiting: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    with closing(load_ahead(enumerate(sources), read, workers=workers, ahead=batch_size + workers)) as images:
+        for one in images:
+            height, width = one[1].shape[:2]
+            most = min(batch_size, max(1, PIXELS // (height * width)))
+            if waiting and (waiting[0][1].shape != one[1].shape or len(waiting) >= most):
+                yield _batch(waiting)
+                waiting = []
+            waiting.append(one)
+        if waiting:
+            yield _batch(waiting)
+
+
+def _batch(images: list[tuple[str, npt.NDArray[np.uint8]]]) -> Batch:
+    names, pixels = zip(*images, strict=True)
+    height, width = pixels[0].shape[:2]
+    return Batch(names, ((height, width),) * len(names), np.stack(pixels))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
+
+
+def _session(path: Path, threads: int | None, outputs: tuple[str, ...]) -> Session:
+    """The runtime's session of the very bytes whose seal was found whole."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelFileError(f"{path} is no exported model: its name must end in {' or '.join(SUFFIXES)}.")
+    content = [_bytes(file) for file in _files(path)]
+    check_seal(path, *content)
+    open_one = onnx_session if len(content) == 1 else openvino_session
+    return open_one(str(path), *content, threads=threads, outputs=outputs)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(f"{file} does not exist. Check the path, or export the model file again.") from None
+    except OSError as error:
+        raise ModelFileError(f"{file} cannot be read: {error.strerror or error}.") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import torch
 from einops import rearrange
 from torch.fx.experimental.optimization import fuse
 
-from sapatchcore.data.transform import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sapatchcore.embed.builtin import BUILTIN, NETWORK, builtin_weights, check_builtin
 from sapatchcore.embed.hub import pretrained_file
+from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sapatchcore.embed.weights import Weights, in_timm_names, read_checkpoint
 from sapatchcore.errors import SettingsError, WeightsError, did_you_mean
 
@@ -84,10 +86,48 @@ class Backbone:
         """(n, h, w, 3) uint8 → the two layers' (n, c, h', w') in the network's precision, on its device."""
         batch = normalise(images.to(self.device), self._mean, self._std)
         batch = batch.to(dtype=self._dtype, memory_format=torch.channels_last)
-        first, second = self._network(batch)
+        with _TURNS.running():
+            first, second = self._network(batch)
         if self._channels_last:  # Swin and its kin
             return rearrange(first, "n h w c -> n c h w"), rearrange(second, "n h w c -> n c h w")
         return first, second
+
+
+class _Turns:
+    """Networks run beside each other, but not while one is traced: torch.fx replaces ``Module.__call__`` for the whole
+    process meanwhile, and what another thread runs then fails."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running, self._tracing = 0, False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._tracing)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._tracing)
+            self._tracing = True  # from here on nobody begins to run
+            self._changed.wait_for(lambda: not self._running)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._tracing = False
+                self._changed.notify_all()
+
+
+_TURNS = _Turns()
 
 
 def resolve_layers(name: str, layers: tuple[str, str], info: list[dict[str, Any]]) -> tuple[int, int]:
@@ -187,7 +227,8 @@ def _folded(network: torch.nn.Module) -> torch.nn.Module:
     if not any(type(module) is torch.nn.BatchNorm2d for module in network.modules()):
         return network
     try:
-        return fuse(network)  # a copy
+        with _TURNS.tracing():
+            return fuse(network)  # a copy
     except Exception:
         # Tracing runs the network's own code on symbols, which may fail in any way where that code looks at sizes.
         return network

@@ -130,7 +130,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
         version = header["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: brackets nested a hundred thousand deep
         raise ModelFileError(f"{path} is damaged: its header cannot be read. Copy it again, or make it anew.") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ModelFileError(

@@ -3,29 +3,32 @@
 The patch scores go bilinearly to the size of what the network saw, are blurred by a Gaussian of sigma 4 there, and go
 bilinearly on to the image's own size. All three are linear and act on rows and columns separately, so the whole step
 is one small matrix on either side of the grid: map = R · scores · Cᵀ. Outside the centre crop nothing was looked at;
-the map is 0 there. We differ: the authors stop at the cropped size; their blur is SciPy's, kornia's here (the edges differ).
+the map is 0 there. We differ: the authors stop at the cropped size; their blur is SciPy's, which mirrors the border's
+pixels with the border's own one twice; ours is kornia's ("reflect", once).
 
 The squared parts go the same way, and share out each pixel's score in their ratio: map² = local² + context² exactly.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import overload
 
-import kornia
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from sapatchcore.data.transform import Size, crop_box
 
 SIGMA = 4.0
 _RADIUS = 16  # 4 sigma
+# Multiplications of one matrix product. Up to here OpenBLAS, which NumPy's wheels hold, stays on the caller's thread. Its
+# other threads would go on spinning after a product, and take the processor from those of the network.
+_ONE_THREAD = 1 << 18
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 
 @lru_cache(maxsize=64)
@@ -36,22 +39,27 @@ def axis_operator(cells: int, resized: int, start: int, cropped: int, size: int)
         cells: of the grid. resized: pixels after resizing. start, cropped: where the crop begins and how long it is.
         size: pixels of the image itself.
     """
-    enlarged = F.interpolate(torch.eye(cells)[:, None], size=cropped, mode="linear", align_corners=False)[:, 0].T
+    centres = (np.arange(cropped) + 0.5) * cells / cropped - 0.5  # of the crop's pixels, in cells
+    enlarged = _between(np.eye(cells), centres)  # (cropped, cells)
     radius = min(_RADIUS, cropped - 1)  # what a reflected border allows
-    kernel = kornia.filters.get_gaussian_kernel1d(2 * radius + 1, SIGMA)
-    padded = F.pad(enlarged.T[:, None], (radius, radius), mode="reflect")
-    blurred = F.conv1d(padded, kernel[:, None])[:, 0].T
-    # Centres of the image's pixels, in pixels of the crop.
-    centres = (torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5 - start
+    weights = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / SIGMA))
+    weights /= weights.sum()
+    padded = np.pad(enlarged, ((radius, radius), (0, 0)), mode="reflect")
+    blurred = sum(weight * padded[first : first + cropped] for first, weight in enumerate(weights))
+    centres = (np.arange(size) + 0.5) * resized / size - 0.5 - start  # of the image's pixels, in pixels of the crop
     inside = (centres >= -0.5) & (centres < cropped - 0.5)
-    centres = centres.clamp(0, cropped - 1)
-    lower = centres.floor().long().clamp(max=max(cropped - 2, 0))
-    share = (centres - lower).float()[:, None]
-    upper = (lower + 1).clamp(max=cropped - 1)
-    sampled = blurred[lower] * (1 - share) + blurred[upper] * share
-    operator: Float32 = (sampled * inside[:, None]).numpy()
+    operator = (_between(blurred, centres) * inside[:, None]).astype(np.float32)
     operator.setflags(write=False)
     return operator
+
+
+def _between(rows: Float64, places: Float64) -> Float64:
+    """(n, k) rows and (m,) places among them, row i at place i → (m, k), by straight lines; beyond an end, the end's row."""
+    places = places.clip(0, len(rows) - 1)
+    lower = places.astype(np.int64)
+    share = (places - lower)[:, None]
+    found: Float64 = rows[lower] * (1 - share) + rows[np.minimum(lower + 1, len(rows) - 1)] * share
+    return found
 
 
 def window(size: Size, resize: Size, crop: Size | None) -> tuple[slice, slice]:
@@ -69,10 +77,18 @@ def anomaly_map(scores: Float32, size: Size, resize: Size, crop: Size | None) ->
     top, left, height, width = crop_box(resize, crop)
     rows = axis_operator(scores.shape[0], resize[0], top, height, size[0])
     columns = axis_operator(scores.shape[1], resize[1], left, width, size[1])
-    # By PyTorch: NumPy's own threads would go on spinning, and slow down what the network's threads do next.
-    down, grid, across = (torch.tensor(values, dtype=torch.float32) for values in (rows, scores, columns))
-    whole: Float32 = (down @ grid @ across.T).numpy()
-    return whole
+    return _product(_product(rows, np.asarray(scores, np.float32)), columns.T)
+
+
+def _product(a: Float32, b: Float32) -> Float32:
+    """(m, k) · (k, n) → (m, n), a square tile at a time, so that no other thread wakes."""
+    out = np.empty((len(a), b.shape[1]), np.float32)
+    side = max(1, math.isqrt(_ONE_THREAD // len(b)))
+    for top in range(0, len(a), side):
+        for left in range(0, b.shape[1], side):
+            here = slice(top, top + side), slice(left, left + side)
+            np.matmul(a[here[0]], b[:, here[1]], out=out[here])
+    return out
 
 
 def part_map(scores: Float32, part: Float32, size: Size, resize: Size, crop: Size | None) -> Float32:

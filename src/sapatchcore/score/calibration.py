@@ -8,8 +8,7 @@ then is conformal prediction's own.
 
 When the bank changes, images are scored anew where their files are at hand. Where not: if images were added, distances can
 only have shrunk, so kept scores are upper bounds (a "reweighted" one counts without its weight then). If an image was
-forgotten, they can have grown: patch scores, which are kept for this, are raised, since by the triangle inequality a patch
-whose nearest row r goes is at most |r − r'| farther from a row r' that is left. That bound is wide, but it holds.
+forgotten, they can have grown, and are raised from the patch scores, which are kept for this (``learning.py``).
 """
 
 from __future__ import annotations
@@ -20,11 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sapatchcore.data.transform import Size
-from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.neighbours import nearest
 from sapatchcore.score.anomaly_map import anomaly_map
 
 Float32 = npt.NDArray[np.float32]
@@ -90,6 +86,13 @@ def joined(one: Calibration | None, other: Calibration | None) -> Calibration | 
     return replace(one, names=one.names + other.names, sizes=one.sizes + other.sizes, **arrays)
 
 
+def picked(known: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
+    """The images where ``keep`` (n,) is True; arrays of its own."""
+    arrays: dict[str, Any] = {name: getattr(known, name)[keep] for name in ARRAYS}
+    texts = [(name, size) for name, size, kept in zip(known.names, known.sizes, keep, strict=True) if kept]
+    return replace(known, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays)
+
+
 def scored_anew(known: Calibration, places: Sequence[int], fresh: Calibration) -> Calibration:
     """``known`` with the scores of ``fresh`` at ``places``, in their order."""
     arrays: dict[str, Any] = {}
@@ -97,41 +100,6 @@ def scored_anew(known: Calibration, places: Sequence[int], fresh: Calibration) -
         arrays[name] = getattr(known, name).copy()
         arrays[name][list(places)] = getattr(fresh, name)
     return replace(known, **arrays)
-
-
-def without_image(
-    known: Calibration, before: Bank, after: Bank, number: int, resize: Size, crop: Size | None
-) -> tuple[Calibration | None, list[int]]:
-    """What is left of ``known`` when training image ``number`` is forgotten; None where nothing is.
-
-    before, after: the bank with and without the image. Also returns the places of the images whose scores may have grown:
-    those are upper bounds now.
-    """
-    known = _picked(known, known.images != number)
-    if not len(known) or (known.source == LEFT_OUT and after.fewest_left < rows_needed(known.image_score)):
-        return None, []
-    gone = (before.images == number).numpy()
-    place = np.cumsum(~gone) - 1  # of each row that stays
-    rows_before = known.rows
-    touched = gone[rows_before]  # (n, h, w)
-    grew = touched.any((1, 2))
-    if known.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
-        known, grew = upper_bounds(known), np.ones(len(known), np.bool_)
-    images = np.where(known.images > number, known.images - 1, known.images)
-    known = replace(known, images=images, rows=place[rows_before])
-    for i in np.flatnonzero(touched.any((1, 2))):
-        where, before_max = touched[i], float(known.grids[i].max())
-        lost, patch = np.unique(rows_before[i][where], return_inverse=True)
-        barred = torch.full((len(lost),), int(images[i]), device=after.rows.device)
-        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, barred, after.groups)
-        known.rows[i][where] = found[:, 0].cpu().numpy()[patch]
-        known.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
-        known.scores[i] = known.grids[i].max()
-        growth = float(known.scores[i]) / max(before_max, 1e-12)
-        for part in (known.local, known.context):  # no bounds, but levels: both grow alike
-            part[i] *= growth
-        known.peaks[i] = largest_values(known.grids[i : i + 1], known.sizes[i : i + 1], resize, crop)[0]
-    return known, np.flatnonzero(grew).tolist()
 
 
 def upper_bounds(known: Calibration) -> Calibration:
@@ -144,10 +112,3 @@ def upper_bounds(known: Calibration) -> Calibration:
 def rows_needed(image_score: str) -> int:
     """Rows of other images without which none can be left out: two where a row's neighbours weigh the score."""
     return 2 if image_score == REWEIGHTED else 1
-
-
-def _picked(known: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
-    """The images where ``keep`` (n,) is True; arrays of its own."""
-    arrays: dict[str, Any] = {name: getattr(known, name)[keep] for name in ARRAYS}
-    texts = [(name, size) for name, size, kept in zip(known.names, known.sizes, keep, strict=True) if kept]
-    return replace(known, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays)

@@ -59,7 +59,7 @@ def report_rows(
 def report_csv(rows: Sequence[dict[str, Any]]) -> str:
     """``report_rows`` as CSV: boxes as "top left height width", regions as JSON, nothing for None."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\r\n")  # with "\n" a lone "\r" in a name would stay unquoted
     writer.writerow(COLUMNS)
     for row in rows:
         box = row["good_box"]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.samples import LAYOUT_FOLDERS, Dataset
-from sapatchcore.deploy.export import LOWEST_OPSET, check_opset, export_onnx, require_packages
-from sapatchcore.deploy.runtime import predict_onnx
+from sapatchcore.deploy.export import export_model, kind_of, require_packages
+from sapatchcore.deploy.onnx_file import LOWEST_OPSET, check_opset
+from sapatchcore.deploy.runtime import open_exported
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
 from sapatchcore.tnvision.config import Config
@@ -85,7 +86,7 @@ def _work(config: Config, dataset: Dataset, folder: Path) -> None:
         opset = config.RESUME.opset_version
         if opset < LOWEST_OPSET:
             _log.warning("RESUME.opset_version %d cannot be written any more; %d is.", opset, LOWEST_OPSET)
-        export_onnx(detector, onnx_file, opset=max(opset, LOWEST_OPSET))
+        export_model(detector, onnx_file, opset=max(opset, LOWEST_OPSET))
         _log.info("The ONNX file is %s", onnx_file)
     elif onnx_pictures:
         _log.info("RESULT.%s: TRAIN.export_to_onnx is false, so no pictures are made.", onnx_pictures[0])
@@ -105,7 +106,8 @@ def _work(config: Config, dataset: Dataset, folder: Path) -> None:
         _log.info("%s is undefined: %s", name, reason)
     save_pictures(config, dataset, evaluation, thresholds, folder)
     if config.TRAIN.export_to_onnx and onnx_pictures:
-        result = predict_onnx(onnx_file, [sample.path for sample in dataset.test], _Lines(config.LOG.eval_interval))
+        exported = open_exported(onnx_file)
+        result = exported.predict([sample.path for sample in dataset.test], _Lines(config.LOG.eval_interval))
         save_onnx_pictures(config, dataset, result, thresholds, folder)
     if config.TRAIN.use_wandb:
         _log.info("%s", log_to_wandb(config, folder, scores))
@@ -213,7 +215,8 @@ def _check_onnx(config: Config) -> None:
     """Raises SAPatchCoreError, before any work, where ONNX is asked for that cannot be had."""
     if config.TRAIN.export_to_onnx:
         check_opset(max(config.RESUME.opset_version, LOWEST_OPSET))
-        require_packages()
+        kind_of(Path(config.RESUME.onnxmodel), "onnx")
+        require_packages("onnx")
         return
     # A name alone is what TNVision's files have, whether pictures are wanted or not; true means them.
     pictures = [key for key in ONNX_PICTURES if getattr(config.RESULT, key) is True]

@@ -1,0 +1,177 @@
+"""What the server says and takes, as pydantic models: the OpenAPI description is made from these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+
+LARGEST_RECORD = 2**53 - 1  # numbers beyond are not exact in JavaScript
+Box = Annotated[list[int], Field(min_length=4, max_length=4, description="Top, left, height, width, in pixels.")]
+Kind = Literal["local", "co-occurrence", "both"]
+Label = Literal["good", "defect"]
+Rate = Annotated[float, Field(gt=0, lt=1, description="The promised share of good parts that are rejected.")]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 17.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+RecordNumber = Annotated[StrictInt, Field(ge=1, le=LARGEST_RECORD), BeforeValidator(_whole)]
+
+
+class Problem(BaseModel):
+    """Why a request was refused, as one sentence."""
+
+    error: str
+
+
+class FoundRegion(BaseModel):
+    """A connected part of the image above the pixel threshold."""
+
+    box: Box
+    area: int = Field(description="Pixels.")
+    peak: float = Field(description="The anomaly map's largest value in it.")
+
+
+class MapPictures(BaseModel):
+    """Anomaly maps as base64 PNG files.
+
+    grey: 16 bits, value / scale · 65535. colour: RGBA, to lay over the image; transparent where the map is low. Of images
+    with more than 4 million pixels the maps are smaller than the image, in its proportions.
+    """
+
+    whole: str
+    local: str
+    context: str
+    scale: float = Field(description="The value of full intensity.")
+
+
+class GoodPatchSeen(BaseModel):
+    """The nearest good patch: the training image that it came from, and where in it."""
+
+    image: str
+    box: Box
+    thumbnail: str | None = Field(description="Base64 JPEG of that image, where the model keeps one.")
+    thumbnail_box: list[float] = Field(description="Top, left, height, width, as shares of the thumbnail's sides.")
+
+
+class CauseSeen(BaseModel):
+    """One region and its worst patch. box: null where the image as a whole is in question."""
+
+    box: Box | None
+    score: float
+    local: float
+    context: float
+    good: GoodPatchSeen
+    drawn_from: list[list[float]] = Field(description="Each place's share of context², on the coarse grid.")
+
+
+class ExplanationSeen(BaseModel):
+    """The largest peaks' causes, the largest first."""
+
+    causes: list[CauseSeen]
+
+
+class Inspected(BaseModel):
+    """One image's result, and the number of its record."""
+
+    record: int
+    time: datetime
+    file_name: str
+    image_hash: str = Field(description="SHA-256 of the bytes received.")
+    width: int
+    height: int
+    score: float
+    p_value: float | None
+    threshold: float | None
+    verdict: Literal["accept", "reject"] | None
+    kind: Kind | None
+    reason: str | None
+    local: float
+    context: float
+    local_ratio: float | None
+    context_ratio: float | None
+    regions: list[FoundRegion]
+    maps: MapPictures | None
+    explanation: ExplanationSeen | None
+
+
+class Inspection(BaseModel):
+    """All images of one request, in their order."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str
+    model_hash: str = Field(description="SHA-256 of the model file.")
+    false_reject: float | None
+    threshold: float | None
+    note: str | None = Field(description="Why there are no verdicts, where there are none.")
+    results: list[Inspected]
+
+
+class RecordSeen(BaseModel):
+    """One inspection as it was recorded."""
+
+    model_config = ConfigDict(protected_namespaces=(), from_attributes=True)
+
+    record: int
+    time: datetime
+    model: str
+    model_hash: str
+    image_hash: str
+    file_name: str
+    width: int
+    height: int
+    score: float
+    p_value: float | None
+    threshold: float | None
+    false_reject: float | None
+    verdict: Literal["accept", "reject"] | None
+    kind: Kind | None
+    local: float
+    context: float
+    has_image: bool
+    feedback: Label | None
+    feedback_note: str | None
+    feedback_time: datetime | None
+    feedback_by: str | None
+    source: Literal["api", "watch"]
+
+
+class RecordsSeen(BaseModel):
+    """Newest first. next: ``before`` of the page that follows, null where there is none."""
+
+    records: list[RecordSeen]
+    next: int | None
+
+
+class Feedback(BaseModel):
+    """What a person found of a recorded inspection; label null takes it back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    record: RecordNumber
+    label: Label | None
+    note: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")] = ""
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's ``responses`` for these statuses, each with its sentence."""
+    return {status: {"model": Problem, "description": _MEANINGS[status]} for status in statuses}
+
+
+_MEANINGS = {
+    400: "The request is malformed.",
+    401: "A bearer token is missing, or not known.",
+    403: "The token's role does not allow this, or the request came from another site.",
+    404: "There is no such thing.",
+    409: "It is not possible now.",
+    413: "More bytes, pixels or images than the server takes.",
+    415: "Not a type of body that the server reads.",
+    422: "A value is outside of its range, or an image cannot be read.",
+    503: "The server is full, stopping, or cannot write its records. Retry-After says when to try again.",
+    504: "It was not done within the time limit.",
+}

@@ -1,0 +1,247 @@
+"""The inspection records: every inspection, committed before it is answered, in SQLite or PostgreSQL.
+
+``record.py`` says what a record is, ``record_tables.py`` how it lies, ``record_database.py`` where.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import func, insert, select, update
+
+from sapatchcore.deploy import record_files, record_marks, record_retention
+from sapatchcore.deploy.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
+from sapatchcore.deploy.record_database import Database
+from sapatchcore.deploy.record_retention import Pruned
+from sapatchcore.deploy.record_rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
+from sapatchcore.deploy.record_tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
+from sapatchcore.errors import DataError, RecordsError, SettingsError, did_you_mean
+from sapatchcore.replace import replacing
+
+__all__ = ["Filter", "NewRecord", "Pruned", "Record", "Records", "WatchError", "Watched"]
+
+ALL = Filter()
+
+
+class Records:
+    """The records in a SQLite file or a PostgreSQL database; for any number of threads.
+
+    Args:
+        where: a file's path, or a URL: postgresql://user@host/database. Missing tables are made.
+        wait: seconds to wait where another program holds a lock, or for a server's answer to a new connection.
+        make: False: a missing file or missing tables are an error.
+
+    Raises:
+        RecordsError: it cannot be opened; it is damaged, another program's, or from a newer version. Every method raises it
+            where the database fails; nothing is half-written then.
+    """
+
+    def __init__(self, where: str | os.PathLike[str], *, wait: float = 30.0, make: bool = True) -> None:
+        self._database = database = Database(where, wait)
+        try:
+            missing = database.path is not None and not database.path.exists()
+            if missing and not make:
+                raise RecordsError(f"The records {database.shown} do not exist. Check the path.")
+            with database.reading() as connection:
+                known = known_version(connection, database.shown)
+            if not known and not make:
+                raise RecordsError(f"{database.shown} holds no records. Check which database is meant.")
+            if not known:
+                with database.writing() as connection:
+                    make_tables(connection, database.shown)
+        except BaseException:
+            database.close()
+            raise
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def shown(self) -> str:
+        """The file or the server, for messages: without a password."""
+        return self._database.shown
+
+    def add(self, records: Sequence[NewRecord]) -> list[Record]:
+        """Keep inspections in one transaction, which the disk has when this returns.
+
+        They come back in their order, numbered. A watched file's record is left out where its mark says that the same content
+        is recorded already, by another program that watches the folder.
+        """
+        if not records:
+            return []
+        now = _now()
+        with self._database.writing() as connection:
+            # By key, so that two programs' transactions never wait for each other in a circle.
+            in_order = sorted((one.watched for one in records if one.watched), key=lambda one: (one.folder, one.name))
+            news = {id(one) for one in in_order if record_marks.mark(connection, one, now)}
+            kept = [one for one in records if one.watched is None or id(one.watched) in news]
+            if not kept:
+                return []
+            statement = insert(RECORDS).returning(*COLUMNS, sort_by_parameter_order=True)
+            rows = connection.execute(statement, [as_row(one, now) for one in kept]).mappings().all()
+            images = [
+                {
+                    "record": row["number"],
+                    "bytes": len(one.image),
+                    "media_type": one.media_type or "",
+                    "content": one.image,
+                }
+                for row, one in zip(rows, kept, strict=True)
+                if one.image
+            ]
+            if images:
+                connection.execute(insert(IMAGES), images)
+            return [as_record(row) for row in rows]
+
+    def find(self, filter: Filter) -> list[Record]:
+        """The newest ``filter.limit`` records that it matches, the newest first."""
+        statement = select(*COLUMNS).where(*matching(filter, self._database.dialect))
+        if filter.before is not None:
+            statement = statement.where(RECORDS.c.number < min(max(filter.before, 0), LARGEST))
+        statement = statement.order_by(RECORDS.c.number.desc()).limit(min(filter.limit, LARGEST))
+        with self._database.reading() as connection:
+            return [as_record(row) for row in connection.execute(statement).mappings()]
+
+    def count(self, filter: Filter) -> int:
+        """How many records match, whatever its limit."""
+        statement = select(func.count()).select_from(RECORDS).where(*matching(filter, self._database.dialect))
+        with self._database.reading() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def get(self, number: int) -> Record | None:
+        """One record, or None where there is none of this number."""
+        if not 0 < number <= LARGEST:
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(select(*COLUMNS).where(RECORDS.c.number == number)).mappings().first()
+        return None if row is None else as_record(row)
+
+    def image(self, number: int) -> tuple[bytes, str] | None:
+        """A record's kept image and its media type, or None."""
+        if not 0 < number <= LARGEST:
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(
+                select(IMAGES.c.content, IMAGES.c.media_type).where(IMAGES.c.record == number)
+            ).first()
+        return None if row is None else (bytes(row.content), str(row.media_type))
+
+    def feedback(self, number: int, label: str | None, note: str = "", by: str = "") -> Record:
+        """An operator's word on an inspection: "good" or "defect"; None takes it back.
+
+        Raises DataError where there is no such record; SettingsError for another label.
+        """
+        if label is not None and label not in LABELS:
+            hint = did_you_mean(label, LABELS)
+            raise SettingsError(
+                f"label must be one of {', '.join(LABELS)}, or null to take it back. Got {label!r}.{hint}"
+            )
+        values: dict[str, Any] = dict.fromkeys(("feedback", "feedback_note", "feedback_time", "feedback_by"))
+        if label is not None:
+            values = {
+                "feedback": label,
+                "feedback_note": clean(note),
+                "feedback_time": _now(),
+                "feedback_by": clean(by),
+            }
+        row = None
+        if 0 < number <= LARGEST:
+            statement = update(RECORDS).where(RECORDS.c.number == number).values(values).returning(*COLUMNS)
+            with self._database.writing() as connection:
+                row = connection.execute(statement).mappings().first()
+        if row is None:
+            raise DataError(f"There is no record {number}. It may have been pruned.")
+        return as_record(row)
+
+    def p_values(self, model: str, model_hash: str, last: int) -> list[tuple[int, datetime, float]]:
+        """(number, time, p-value) of the ``last`` inspections by one version of a model, the oldest first."""
+        table = RECORDS.c
+        statement = (
+            select(table.number, table.time, table.p_value)
+            .where(table.model == clean(model), table.model_hash == clean(model_hash), table.p_value.is_not(None))
+            .order_by(table.number.desc())
+            .limit(max(0, min(last, LARGEST)))
+        )
+        with self._database.reading() as connection:
+            return [(row.number, row.time, row.p_value) for row in connection.execute(statement)][::-1]
+
+    def size(self) -> int:
+        """Bytes that the records take, images included: what ``prune`` measures (``record_tables.sized``)."""
+        with self._database.reading() as connection:
+            return sized(connection)
+
+    def prune(self, *, older_than: timedelta | None = None, max_bytes: int | None = None) -> Pruned:
+        """Delete by age, then by size, in small transactions: inspections go on meanwhile. See ``record_retention``."""
+        return record_retention.prune(self._database, _now(), older_than, max_bytes)
+
+    def write_csv(self, to: str | os.PathLike[str] | BinaryIO, filter: Filter = ALL) -> int:
+        """All records that match as CSV, the oldest first; how many. See ``record_files``."""
+        return self._write(record_files.write_csv, to, filter)
+
+    def write_parquet(self, to: str | os.PathLike[str] | BinaryIO, filter: Filter = ALL) -> int:
+        """All records that match as Parquet, the oldest first; how many. See ``record_files``."""
+        return self._write(record_files.write_parquet, to, filter)
+
+    def seen(self, folder: str, names: Sequence[str]) -> dict[str, Watched]:
+        """The marks of those files of a watched folder that have one, by name."""
+        with self._database.reading() as connection:
+            return record_marks.marks(connection, folder, names)
+
+    def same_content(self, watched: Watched) -> None:
+        """A marked file has another size or time, but the content that was inspected: only its mark changes."""
+        with self._database.writing() as connection:
+            record_marks.moved_on(connection, watched, _now())
+
+    def still_there(self, folder: str, names: Sequence[str]) -> None:
+        """These files are in the folder now, so their marks stay however old they are."""
+        for first in range(0, len(names), 500):
+            with self._database.writing() as connection:
+                record_marks.still_there(connection, folder, names[first : first + 500], _now())
+
+    def unreadable(self, watched: Watched, reason: str) -> bool:
+        """A file could not be inspected: keep that, with its mark. False where this state of it is kept already."""
+        now = _now()
+        row = {"folder": clean(watched.folder), "name": clean(watched.name), "reason": clean(reason), "time": now}
+        with self._database.writing() as connection:
+            if not record_marks.mark(connection, watched, now, same_content=True):
+                return False
+            connection.execute(insert(WATCH_ERRORS), row)
+        return True
+
+    def watch_errors(self, limit: int = 100) -> list[WatchError]:
+        """Files of watched folders that could not be inspected, the newest first."""
+        statement = select(WATCH_ERRORS).order_by(WATCH_ERRORS.c.number.desc()).limit(max(0, min(limit, LARGEST)))
+        with self._database.reading() as connection:
+            return [WatchError(row.folder, row.name, row.reason, row.time) for row in connection.execute(statement)]
+
+    def close(self) -> None:
+        """Close all connections. A record that ``add`` returned stays, closed or not."""
+        self._database.close()
+
+    def _write(
+        self,
+        write: Callable[[BinaryIO, Iterable[list[Record]]], int],
+        to: str | os.PathLike[str] | BinaryIO,
+        filter: Filter,
+    ) -> int:
+        found = batches(self._database, filter)
+        if not isinstance(to, str | os.PathLike):
+            return write(to, found)
+        path = Path(to)
+
+        def sentence(error: OSError) -> str:
+            return f"{path} cannot be written: {error.strerror or error}. Name another file."
+
+        with replacing(path, RecordsError, sentence) as part, part.open("wb") as file:
+            return write(file, found)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,146 @@
+"""The graph's steps in PyTorch, before any exporter, against the package's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sapatchcore.data.transform import crop_box
+from sapatchcore.score.anomaly_map import anomaly_map
+from sapatchcore.score.threshold import p_values
+
+torch = pytest.importorskip("torch")
+
+from sapatchcore import SAPatchCore  # noqa: E402 - these need torch
+from sapatchcore.deploy import attention  # noqa: E402
+from sapatchcore.deploy.attention import anchored_attention  # noqa: E402
+from sapatchcore.deploy.enlarge import Enlarge  # noqa: E402
+from sapatchcore.deploy.export import _graph, _on_cpu  # noqa: E402
+from sapatchcore.deploy.facts import OUTPUTS  # noqa: E402
+from sapatchcore.deploy.reduce import Rows, reduced_bank  # noqa: E402
+
+
+def plain(x: Any) -> Any:
+    """The definition, in float64."""
+    rows = x.flatten(2).double()
+    weights = torch.softmax(rows[:, :, :, None] * rows[:, :, None, :], dim=3)
+    return (weights @ rows[:, :, :, None])[:, :, :, 0].reshape(x.shape)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 3, 6, 12, 30, 100])
+@pytest.mark.parametrize("shift", [0, -0.5, -1])
+def test_attention_by_anchors_is_the_definition(scale: float, shift: float) -> None:
+    x = (torch.rand(2, 9, 6, 7, generator=torch.Generator().manual_seed(0)) + shift) * scale
+    expected = plain(x)
+    difference = (anchored_attention(x) - expected).abs().max() / expected.abs().max()
+    assert difference < 5e-6
+
+
+def test_attention_of_one_value_is_that_value() -> None:
+    np.testing.assert_array_equal(anchored_attention(torch.full((1, 2, 3, 3), 2.5)).numpy(), np.full((1, 2, 3, 3), 2.5))
+
+
+def test_slices_of_channels_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 7, 5, 4, generator=torch.Generator().manual_seed(0)) * 3
+    expected = anchored_attention(x)
+    monkeypatch.setattr(attention, "_NUMBERS", 2 * 20**2)  # two channels at a time
+    torch.testing.assert_close(anchored_attention(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_maps_at_any_size(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    resize = tuple(int(side) for side in rng.choice([32, 64, 256], 2))
+    crop = tuple(int(rng.integers(32, side + 1)) for side in resize) if seed % 3 else None
+    size = tuple(int(side) for side in rng.integers(1, 900, 2))
+    if seed == 0:  # 62.5 · 256 = 16 · 1000: a pixel's centre lies on the crop's edge exactly
+        resize, crop, size = (256, 256), (224, 224), (1000, 1000)
+    scores = rng.random((2, *rng.integers(2, 29, 2))).astype(np.float32)
+    found = Enlarge(scores.shape[1:], resize, crop_box(resize, crop))(torch.from_numpy(scores), *size).numpy()
+    for got, grid in zip(found, scores, strict=True):
+        expected = anomaly_map(grid, size, resize, crop)
+        np.testing.assert_array_equal(got == 0, expected == 0)
+        np.testing.assert_allclose(got, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"attention": "none"},
+        {"temperature": 0.25, "context_weight": 0.5},
+        {"image_score": "reweighted", "neighbors": 3},
+        {"resize": (80, 96), "crop": (64, 80)},
+        {"backbone": "builtin", "weights": "pretrained"},
+    ],
+)
+def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: Any, options: dict[str, Any]) -> None:
+    detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:6])
+    pictures = images(3, size=(100, 90), seed=6)
+    expected = detector.predict(pictures)
+    bank = detector._fitted()
+    graph, _ = _graph(_on_cpu(detector), bank, "float32", detector.calibration)
+    with torch.inference_mode():
+        found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
+    assert found["neighbours"].dtype == torch.int64
+    np.testing.assert_array_equal(found["neighbours"], expected.neighbours)
+    np.testing.assert_array_equal(found["p_value"], expected.p_values.astype(np.float32))
+    own = {
+        "score": expected.scores,
+        "local_score": expected.local_scores,
+        "context_score": expected.context_scores,
+        "patch_scores": expected.patch_scores,
+        "local_patches": expected.local_patches,
+        "context_patches": expected.context_patches,
+        "map": np.stack(list(expected.maps)),
+    }
+    largest = float(expected.patch_scores.max())
+    for name, value in own.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5 * largest, err_msg=name)
+
+
+def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, images: Any) -> None:
+    pictures = torch.from_numpy(images(3, seed=7))
+    bank, plain = fitted._fitted(), _on_cpu(fitted)
+    with torch.inference_mode():
+        scores = _graph(plain, bank, "float32", None)[0](pictures)[0].numpy()
+        known = type(fitted.calibration)(**{**vars(fitted.calibration), "scores": np.repeat(scores, 4)[:10]})
+        found = dict(zip(OUTPUTS, _graph(plain, bank, "float32", known)[0](pictures), strict=False))
+    np.testing.assert_array_equal(found["score"], scores)
+    np.testing.assert_array_equal(found["p_value"], p_values(scores, known.scores).astype(np.float32))
+
+
+def test_a_large_bank_is_met_in_slices(fitted: SAPatchCore, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = images(2, seed=7)
+    monkeypatch.setattr("sapatchcore.deploy.graph._PRODUCT", 10 * len(fitted.memory_bank))  # ten patches at a time
+    graph, _ = _graph(_on_cpu(fitted), fitted._fitted(), "float32", None)
+    with torch.inference_mode():
+        found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
+    np.testing.assert_array_equal(found["neighbours"], fitted.predict(pictures).neighbours)
+
+
+@pytest.mark.parametrize(
+    ("precision", "within"), [("float32", 0), ("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 0.004)]
+)
+def test_a_short_bank_is_compared_by_the_numbers_that_the_file_holds(precision: str, within: float) -> None:
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.normal(0, 3, (40, 12)).astype(np.float32))
+    queries = torch.from_numpy(rng.normal(0, 3, (2, 5, 12)).astype(np.float32))
+    kept = Rows(rows, precision)
+    full = kept.rows()
+    assert float((full - rows).abs().max()) <= within * float(rows.abs().max())
+    distances = (queries[:, :, None] - full).square().sum(3)
+    own = distances - kept.product(queries)
+    torch.testing.assert_close(own, own[:, :, :1].expand_as(own), rtol=1e-3, atol=1e-3)  # a number of the query alone
+    row = distances.argmin(2)
+    torch.testing.assert_close(kept.squared(queries, row), distances.amin(2))
+
+
+def test_the_short_bank_as_a_bank(fitted: SAPatchCore) -> None:
+    bank = fitted._fitted()
+    short = reduced_bank(bank, "int8", 128)
+    parts = Rows(bank.rows[:, :128], "int8").rows(), Rows(bank.rows[:, 128:], "int8").rows()
+    torch.testing.assert_close(short.rows, torch.cat(parts, dim=1), rtol=0, atol=0)
+    assert reduced_bank(bank, "float32", 128) is bank

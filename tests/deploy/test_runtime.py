@@ -1,0 +1,263 @@
+"""Exported files on the line: opened, refused, scored, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed: pip install sapatchcore[export]")
+
+from exporting import given, program_of  # noqa: E402 - these need the packages above
+from test_cli import run  # noqa: E402
+
+from sapatchcore import SAPatchCore  # noqa: E402
+from sapatchcore.deploy import runtime  # noqa: E402
+from sapatchcore.deploy.export import export_model  # noqa: E402
+from sapatchcore.deploy.facts import METADATA  # noqa: E402
+from sapatchcore.deploy.runtime import batches_as_they_are, open_exported  # noqa: E402
+from sapatchcore.deploy.seal import NAME, ZEROS, sealed  # noqa: E402
+from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError  # noqa: E402
+
+FILES = ("model.onnx", "model.xml")
+
+
+@pytest.fixture(scope="module")
+def folder(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.safetensors, and the same exported."""
+    folder = tmp_path_factory.mktemp("line")
+    fitted.save(folder / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        given(program_of(fitted), patch)
+        for name in FILES:
+            export_model(fitted, folder / name)
+    return folder
+
+
+def copied(folder: Path, name: str, to: Path) -> Path:
+    for file in folder.glob("model.*"):
+        if file.suffix in (Path(name).suffix, ".bin"):
+            (to / file.name).write_bytes(file.read_bytes())
+    return to / name
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.bin"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_cut_and_flipped_files_are_refused(folder: Path, tmp_path: Path, name: str, share: float) -> None:
+    opened = "model.xml" if name == "model.bin" else name
+    path = copied(folder, opened, tmp_path)
+    content = (tmp_path / name).read_bytes()
+    place = int(share * len(content))
+    (tmp_path / name).write_bytes(content[:place])
+    with pytest.raises(ModelFileError, match=r"cut off|checksum does not fit|has no seal"):
+        open_exported(path)
+    (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+    with pytest.raises(ModelFileError, match=r"altered after it was written|has no seal"):
+        open_exported(path)
+
+
+def test_files_of_two_exports_are_refused(folder: Path, tmp_path: Path) -> None:
+    path = copied(folder, "model.xml", tmp_path)
+    weights = bytearray((tmp_path / "model.bin").read_bytes())
+    weights[-1] ^= 1  # of another export, alike but for this
+    (tmp_path / "model.bin").write_bytes(weights)
+    with pytest.raises(ModelFileError, match=r"model\.xml and model\.bin do not belong together"):
+        open_exported(path)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(ModelFileError, match=r"model\.bin does not exist"):
+        open_exported(path)
+
+
+def test_files_that_are_no_export(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"m\.onnx does not exist"):
+        open_exported(tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match=r"must end in \.onnx or \.xml"):
+        open_exported(folder / "model.safetensors")
+    (tmp_path / "m.onnx").write_bytes(b"something else")
+    with pytest.raises(ModelFileError, match="has no seal"):
+        open_exported(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ("no JSON", "was not exported by sapatchcore"),
+        ("[]", "was not exported by sapatchcore"),
+        (json.dumps({"format": 99, "settings": {}}), "has the format 99; this version of sapatchcore reads 2"),
+        (json.dumps({"format": 2, "settings": {}}), "is damaged: its metadata is not whole"),
+    ],
+)
+def test_metadata_of_others(folder: Path, tmp_path: Path, facts: str, sentence: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(folder / "model.onnx")
+    onnx.helper.set_model_props(model, {METADATA: facts, NAME: ZEROS})
+    (tmp_path / "m.onnx").write_bytes(sealed(model.SerializeToString(), ".onnx"))
+    with pytest.raises(ModelFileError, match=sentence):
+        open_exported(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(("name", "package"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
+def test_without_the_runtime(folder: Path, name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SAPatchCoreError, match=rf"needs {package}: pip install sapatchcore\[edge"):
+        open_exported(folder / name)
+
+
+def test_options_on_the_line(folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"threads must be 1 or more\. Got 0"):
+        open_exported(folder / "model.onnx", threads=0)
+    with pytest.raises(SettingsError, match=r"batch_size must be"):
+        open_exported(folder / "model.onnx", batch_size=0)
+    exported = open_exported(folder / "model.onnx", batch_size=3, workers=0)
+    assert (exported.settings.batch_size, exported.settings.workers) == (3, 0)
+
+
+# --------------------------------------------------------------------------------------------- scoring
+
+
+def test_what_goes_together(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [(8, 8)] * 5 + [(8, 9), (9, 8), (9, 8), (8, 8)]
+    sources = [images(1, size, seed)[0] for seed, size in enumerate(sizes)]
+
+    def shapes() -> list[tuple[int, ...]]:
+        return [batch.pixels.shape[:3] for batch in batches_as_they_are(sources, batch_size=4, workers=1)]
+
+    assert shapes() == [(4, 8, 8), (1, 8, 8), (1, 8, 9), (2, 9, 8), (1, 8, 8)]
+    monkeypatch.setattr(runtime, "PIXELS", 128)  # two images of 8 × 8
+    assert shapes()[:3] == [(2, 8, 8), (2, 8, 8), (1, 8, 8)]
+    names = [name for batch in batches_as_they_are(sources, batch_size=4, workers=2) for name in batch.names]
+    assert names == [f"image {place}" for place in range(9)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_with_progress_and_errors(
+    folder: Path, fitted: SAPatchCore, image_folder: Path, name: str, tmp_path: Path
+) -> None:
+    said: list[tuple[str, int, int | None]] = []
+    exported = open_exported(folder / name, threads=1)
+    result = exported.predict(image_folder, lambda *args: said.append(args))
+    np.testing.assert_allclose(result.scores, fitted.predict(image_folder).scores, rtol=1e-5, atol=1e-5)
+    assert said[-1] == ("predict", 10, 10)
+    assert result.calibration is exported.calibration
+    assert exported.threshold(0.1) == fitted.threshold(0.1)
+    assert exported.pixel_threshold(0.1) == fitted.pixel_threshold(0.1)
+    p = np.random.default_rng(0).integers(1, 12, 50) / 11
+    assert exported.drift(p).log_capital.tolist() == fitted.drift(p).log_capital.tolist()
+    with pytest.raises(DataError, match="No image"):
+        exported.predict([])
+    (tmp_path / "bad.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        exported.predict(tmp_path / "bad.png")
+
+
+# ---------------------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("options", [[], ["--json"], ["--false-reject", "0.2", "--json"]])
+def test_predict_prints_the_same(
+    folder: Path, image_folder: Path, name: str, options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((50, 70, 3), 255, np.uint8)).save(image_folder / "defect.png")
+    lines = {}
+    for model in ("model.safetensors", name):
+        maps = ["--maps", str(tmp_path / model), "--map-format", "npy"]
+        assert run("predict", str(folder / model), str(image_folder), "-q", *maps, *options) == 0
+        lines[model] = capsys.readouterr().out.splitlines()
+        assert len(list((tmp_path / model).rglob("*.npy"))) == 11
+    for ours, theirs in zip(*lines.values(), strict=True):
+        if "--json" not in options:
+            ours_cells, theirs_cells = ours.split("\t"), theirs.split("\t")
+            assert (ours_cells[:2], ours_cells[5:]) == (theirs_cells[:2], theirs_cells[5:])
+            continue
+        own, other = json.loads(ours), json.loads(theirs)
+        assert own.keys() == other.keys()
+        for key in ("path", "rejected", "p_value", "threshold", "false_reject", "kind", "reason"):
+            assert own[key] == other[key], key
+        assert [region["box"] for region in own["regions"]] == [region["box"] for region in other["regions"]]
+        np.testing.assert_allclose(other["score"], own["score"], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.load(other["map"]), np.load(own["map"]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--precision", "float16"], "--precision float16"),
+        (["--weights", "x.pth"], "--weights x.pth"),
+        (["--device", "cuda"], "--device cuda"),
+        (["--device", "cuda:1", "--precision", "bfloat16"], "--precision bfloat16, --device cuda:1"),
+    ],
+)
+def test_options_that_an_exported_model_cannot_follow(
+    folder: Path, image_folder: Path, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", str(folder / "model.onnx"), str(image_folder), *options) == 2
+    assert f"{named} cannot be had with an exported model" in capsys.readouterr().err
+
+
+def test_commands_that_need_the_model_file_say_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", str(folder / "model.onnx"), "-o", str(tmp_path / "m.onnx")) == 1
+    assert "is an exported model, which predict and info take" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_info_describes_it(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", str(folder / name), "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["bytes"] == sum(file.stat().st_size for file in runtime._files(folder / name))
+    assert facts["check"]["other_verdicts"] == 0
+    assert "scores" not in facts["calibration"]
+    assert facts["calibration"]["images"] == 10
+    assert run("info", str(folder / name)) == 0
+    assert "other_verdicts" in capsys.readouterr().out
+
+
+def test_export_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        given(program_of(SAPatchCore.load(folder / "model.safetensors", device="cpu")), patch)
+        command = ["export", str(folder / "model.safetensors"), "-q", "-o"]
+        assert run(*command, str(tmp_path / "m.onnx")) == 0
+        assert "16 verdicts compared, none of them another" in capsys.readouterr().out
+        assert run(*command, str(tmp_path / "m.xml"), "--bank-precision", "float16", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["precision"] == {"network": "float32", "bank": "float16"}
+        assert run(*command, str(tmp_path / "m.txt")) == 2
+        assert "must end in .onnx for onnx or .xml for openvino" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.onnx", "m.xml"]
+
+
+WITHOUT_TORCH = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "kornia", "scipy", "safetensors", "einops", "huggingface_hub"):
+            raise ImportError(f"{name} is not installed")
+sys.meta_path.insert(0, Refused())
+sys.argv = ["sapatchcore", *sys.argv[1:]]
+from sapatchcore.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("command", ["predict", "info"])
+def test_without_pytorch(
+    folder: Path, image_folder: Path, run_python: Callable[..., Any], name: str, command: str, tmp_path: Path
+) -> None:
+    more = [str(image_folder), "--maps", str(tmp_path / "maps"), "--json"] if command == "predict" else []
+    done = run_python(WITHOUT_TORCH, command, str(folder / name), *more)
+    assert done.returncode == 0, done.stderr
+    if command == "predict":
+        assert len(done.stdout.splitlines()) == 10
+        assert {"rejected", "kind", "regions", "map"} <= set(json.loads(done.stdout.splitlines()[0]))

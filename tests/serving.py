@@ -1,0 +1,78 @@
+"""An inspection server in the test's own process, and images for it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from sapatchcore.deploy.serve_options import ServerOptions
+from sapatchcore.deploy.server import create_app
+from sapatchcore.deploy.service import Service
+
+HOME = "http://127.0.0.1:8000"
+
+
+def encoded(image: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    """The image as a file's bytes."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind)
+    return file.getvalue()
+
+
+@contextmanager
+def serving(models: Path, **options: Any) -> Iterator[TestClient]:
+    """A started server; ``client.app.state.service`` are its parts."""
+    options = {"records": models.parent / "records.sqlite", **options}
+    app = create_app(ServerOptions(models=models, **options))
+    with TestClient(app, base_url=HOME, raise_server_exceptions=False) as client:
+        until(lambda: app.state.service.folder.looked)
+        yield client
+
+
+def service_of(client: TestClient) -> Service:
+    """The running server's parts."""
+    found: Service = client.app.state.service  # type: ignore[attr-defined]
+    return found
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Wait until ``true()``; fail after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "It did not come about in time."
+        time.sleep(0.01)
+
+
+class Held:
+    """In an engine's place: waits for ``go`` before each batch, and notes the batches' sizes."""
+
+    def __init__(self, engine: Any, go: Any) -> None:
+        self._engine, self._go = engine, go
+        self.batches: list[int] = []
+        self.reached = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def score(self, batch: Any) -> Any:
+        self.reached += 1
+        assert self._go.wait(60)
+        self.batches.append(len(batch.names))
+        return self._engine.score(batch)
+
+
+def hold(client: TestClient, name: str, go: Any) -> Held:
+    """Let the model ``name`` wait for ``go``, a threading.Event."""
+    served = service_of(client).model(name)
+    held = Held(served.engine, go)
+    object.__setattr__(served, "engine", held)
+    return held

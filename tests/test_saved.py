@@ -1,0 +1,70 @@
+"""A model file whose checksum fits, but whose parts do not: whoever writes a file can seal it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL, made_images
+
+from sapatchcore import ModelFileError, SAPatchCore, SettingsError
+from sapatchcore.memory.store import Stored, read_model, write_model
+from sapatchcore.saved import restored, stored_settings
+from sapatchcore.settings import settings_from
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    SAPatchCore(**SMALL, coreset_ratio=0.05).fit(made_images(3)).save(path)
+    return read_model(path)
+
+
+def unfit(stored: Stored) -> Iterator[tuple[str, Stored]]:
+    """The stored model with one part that does not fit the others, and what that is."""
+    for name in ("settings", "channels", "grid", "covering_radius", "training_images", "calibration"):
+        for value in ("x", -1, []):
+            header = copy.deepcopy(stored.header)
+            header[name] = value
+            yield f"{name} is {value!r}", replace(stored, header=header)
+        header = copy.deepcopy(stored.header)
+        del header[name]
+        yield f"no {name}", replace(stored, header=header)
+    for name in stored.more:
+        if not name.startswith("thumbnails"):
+            yield f"no {name}", replace(stored, more={k: v for k, v in stored.more.items() if k != name})
+            yield f"one {name}", replace(stored, more={**stored.more, name: stored.more[name][:1]})
+    yield "a bank of one dimension", replace(stored, bank=stored.bank[0])
+    yield "a narrow bank", replace(stored, bank=stored.bank[:, :7])
+    yield "a bank of NaN", replace(stored, bank=torch.full_like(stored.bank, torch.nan))
+    yield "rows of unknown images", replace(stored, images=stored.images + 1000)
+    yield "rows of unknown cells", replace(stored, cells=stored.cells - 1000)
+    yield "fewer owners than rows", replace(stored, images=stored.images[:-1])
+
+
+def test_parts_that_do_not_fit_are_refused_with_a_sentence(stored: Stored, tmp_path: Path) -> None:
+    path, settings, device = tmp_path / "model", settings_from(SMALL), torch.device("cpu")
+    said: dict[str, str] = {}
+    for what, model in unfit(stored):
+        try:
+            settings_from(stored_settings(path, model))
+            restored(path, model, settings, device)
+        except (ModelFileError, SettingsError) as error:
+            said[what] = str(error)
+        else:
+            said[what] = "loaded"
+    assert [what for what, words in said.items() if words == "loaded" or "\n" in words] == []
+    bank, calibration = restored(path, stored, settings, device)
+    assert torch.equal(bank.rows, stored.bank)
+    assert calibration is not None
+
+
+def test_loading_says_it(stored: Stored, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_model(path, replace(stored, bank=stored.bank[:, :7]))
+    with pytest.raises(ModelFileError, match="does not hold what a model of sapatchcore holds"):
+        SAPatchCore.load(path, device="cpu")
