@@ -1,0 +1,115 @@
+"""Does the server hold under load, faults and bad input? ``load.py latency throughput overload sigkill fuzz``, or some of them.
+
+Each stage is bounded in time, stays on the loopback address and below a temporary folder, and replaces its own part of
+results/load.json alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from load_fuzz import fuzz
+from load_kill import sigkill
+from load_material import Material, make
+from load_server import MODEL, Server
+from load_stages import QUEUE, latency, overload, throughput
+from measure import RESULTS, Record, table
+
+from sapatchcore import SAPatchCore
+
+QUESTION = "the server: latency over predict, throughput against predict, overload, SIGKILL under load, malformed input"
+STAGES = ("latency", "throughput", "overload", "sigkill", "fuzz")
+SMALL, LARGE = "jpeg 700", "png 1024"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=QUESTION)
+    options.add_argument("stages", nargs="*", help=f"some of {', '.join(STAGES)}; without one: all")
+    options.add_argument("--quick", action="store_true", help="a tiny size: shows that it runs, measures nothing")
+    options.add_argument("--output", type=Path, default=RESULTS / "load.json", help="(default: %(default)s)")
+    given = options.parse_args(arguments)
+    stages = given.stages or STAGES
+    if unknown := sorted(set(stages) - set(STAGES)):
+        options.error(f"there is no stage {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory() as name:
+        material = make(Path(name), short=given.quick)
+        for stage in stages:
+            record = Record("load", QUESTION, given)
+            begin = time.perf_counter()
+            found = run(stage, Path(name), material, short=given.quick)
+            table(("stage", "what", "figure"), [(stage, *row) for row in flat(found)])
+            record.content["results"] = _others(given.output, stage)
+            record[stage] = {
+                **found,
+                "environment": record.content["environment"],
+                "seconds": time.perf_counter() - begin,
+            }
+            record.write(given.output)
+
+
+def run(stage: str, folder: Path, material: Material, *, short: bool) -> dict[str, Any]:
+    """One stage on a server of its own."""
+    place = folder / stage
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "server" / "models").mkdir(parents=True)
+    shutil.copy(material.model, place / "server" / "models" / f"{MODEL}.safetensors")
+    server = Server(place / "server", "--queue", str(QUEUE))
+    detector = SAPatchCore.load(material.model, device="cpu")
+    found: dict[str, Any] = {"ready_after_seconds": server.start()}
+    try:
+        for kind in (LARGE, SMALL) if stage in ("latency", "throughput") else (SMALL,):
+            images = material.images[kind]
+            facts = {
+                "images": {
+                    "kind": kind,
+                    "files": len(images),
+                    "bytes": sum(p.stat().st_size for p in images) // len(images),
+                }
+            }
+            if stage == "latency":
+                found[kind] = {**facts, **latency(server, detector, images, short=short)}
+            elif stage == "throughput":
+                found[kind] = {**facts, **throughput(place, server, detector, images, short=short)}
+            elif stage == "overload":
+                found |= {**facts, **overload(place, server, images, short=short)}
+            elif stage == "sigkill":
+                found |= {**facts, **sigkill(place, server, images, rounds=1 if short else 20)}
+            else:
+                found |= fuzz(place, server, short=short)
+        found["tracebacks_in_the_log"] = len(server.tracebacks())
+        found["stopped_with"] = server.stop()
+    finally:
+        server.kill()
+    return found
+
+
+def flat(found: dict[str, Any], front: str = "") -> list[tuple[str, object]]:
+    """The figures with their whole names, for the table; long lists as their length."""
+    rows: list[tuple[str, object]] = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            rows += flat(value, f"{front}{name}: ")
+        else:
+            rows.append(
+                (front + name, f"{len(value)} entries" if isinstance(value, list) and len(value) > 3 else value)
+            )
+    return rows
+
+
+def _others(path: Path, stage: str) -> dict[str, Any]:
+    """What the file says of the other stages; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return {name: part for name, part in known.items() if name != stage}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
