@@ -127,8 +127,10 @@ def exported(
             files[f"{name}, {runtime} {precision}"] = file = folder / f"{name}-{runtime}-{precision}{suffix}"
             begin = time.perf_counter()
             said = export_model(detector, file, precision=precision, bank_precision=precision)
+            took = time.perf_counter() - begin
+            print(f"exported {file.name} in {took:.0f} s", flush=True)
             facts[f"{runtime} {precision}"] = {
-                "seconds": time.perf_counter() - begin,
+                "seconds": took,
                 "bytes": sum(one.stat().st_size for one in folder.glob(f"{file.stem}.*")),
                 "check": said["check"],
             }
