@@ -5,7 +5,6 @@ A client by itself is served at once, as a batch of one; while a batch is comput
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.transform import Size
 from sapatchcore.deploy.served import Plain, Served
+from sapatchcore.deploy.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,13 @@ class Job:
 Report = Callable[[Served, int, Sequence[float], float], None]
 
 
-class Scorer:
-    """The inference thread."""
+class Scorer(Worker):
+    """The inference thread; stopped, it finishes what was submitted."""
 
     def __init__(self, report: Report | None = None) -> None:
+        super().__init__("inference")
         self._report = report
         self._waiting: dict[Served, deque[Job]] = {}  # in the order in which each model's first job came
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish what was submitted, then end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Let the jobs, of one model, wait for their turn. Raises RuntimeError after ``stop`` (a defect of the caller)."""
@@ -79,11 +66,7 @@ class Scorer:
     def _next(self) -> list[Job]:
         """The jobs that go together now; empty at the end."""
         with self._changed:
-            while True:
-                while not self._waiting:
-                    if self._stopping:
-                        return []
-                    self._changed.wait()
+            while self._waited(self._waiting):
                 model, waiting = next(iter(self._waiting.items()))
                 jobs: list[Job] = []
                 while waiting and len(jobs) < model.batch_size:
@@ -95,6 +78,7 @@ class Scorer:
                     self._waiting[model] = waiting
                 if jobs:
                     return jobs
+            return []
 
     def _score(self, jobs: Sequence[Job]) -> None:
         model, start = jobs[0].model, time.perf_counter()

@@ -8,7 +8,6 @@ test asks. When the window holds 2,000 parts its older half goes, and the test b
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from sapatchcore.deploy.record import Record
 from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.served import Served
+from sapatchcore.deploy.worker import Worker
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import possible_rate
 
@@ -67,27 +67,14 @@ class _Stream:
             del self.parts[: WINDOW // 2]
 
 
-class DriftWatch:
+class DriftWatch(Worker):
     """All streams, brought up to date by a thread of its own."""
 
     def __init__(self, records: Records, false_reject: float | None = None) -> None:
         """false_reject: the server's promised rate; None for the usual one, or the smallest that a model can promise."""
+        super().__init__("drift")
         self._records, self._rate = records, false_reject
         self._streams: dict[tuple[str, str], _Stream] = {}
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
 
     def follow(self, models: Sequence[Served]) -> None:
         """Watch these models and no others; a new one begins with what the records have of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from concurrent.futures import Future
 
 from sapatchcore.deploy.record import NewRecord, Record
 from sapatchcore.deploy.records import Records
+from sapatchcore.deploy.worker import Worker
 
 log = logging.getLogger("sapatchcore.server")
 MOST_TOGETHER = 512  # records in one transaction
@@ -19,26 +19,13 @@ MOST_TOGETHER = 512  # records in one transaction
 Report = Callable[[Sequence[Record], float], None]
 
 
-class Recorder:
-    """The recording thread."""
+class Recorder(Worker):
+    """The recording thread; stopped, it writes what was handed in."""
 
     def __init__(self, records: Records, report: Report | None = None) -> None:
+        super().__init__("recording")
         self._records, self._report = records, report
         self._waiting: deque[tuple[Sequence[NewRecord], Future[list[Record]]]] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what was handed in, then end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
 
     def add(self, records: Sequence[NewRecord]) -> Future[list[Record]]:
         """The records as they were committed, together or not at all; or the error that kept them from it."""
@@ -56,11 +43,7 @@ class Recorder:
 
     def _next(self) -> list[tuple[Sequence[NewRecord], Future[list[Record]]]]:
         with self._changed:
-            while True:
-                while not self._waiting:
-                    if self._stopping:
-                        return []
-                    self._changed.wait()
+            while self._waited(self._waiting):
                 group: list[tuple[Sequence[NewRecord], Future[list[Record]]]] = []
                 count = 0
                 while self._waiting and (not group or count + len(self._waiting[0][0]) <= MOST_TOGETHER):
@@ -70,14 +53,13 @@ class Recorder:
                         count += len(records)
                 if group:
                     return group
+            return []
 
     def _write(self, group: Sequence[tuple[Sequence[NewRecord], Future[list[Record]]]]) -> None:
         start = time.perf_counter()
         try:
             written = self._records.add([record for records, _ in group for record in records])
-        except (
-            Exception
-        ) as error:  # a full disk, a database that is away: those who asked hear it, and the thread lives on
+        except Exception as error:  # a full disk, a database that is away: those who asked hear it; the thread lives on
             log.error("%d inspections could not be recorded: %s", sum(len(records) for records, _ in group), error)
             for _, done in group:
                 done.set_exception(error)
