@@ -53,13 +53,12 @@ class Scored:
 
     def explain(self, image: int, *, false_reject: float | None, most: int) -> Explanation:
         """The verdict on the image at place ``image``, with its causes; as SAPatchCore.explain."""
-        result = self.result
-        regions: list[Region | None] = [*result.regions(image, false_reject)[:most]] or [None]
+        result = self.result.only(image)
+        regions: list[Region | None] = [*result.regions(0, false_reject)[:most]] or [None]
         arrays = (result.patch_scores, result.local_patches, result.context_patches, result.neighbours)
-        grids = [grid[image] for grid in arrays]
-        size = result.sizes[image]
+        grids, size = [grid[0] for grid in arrays], result.sizes[0]
         causes = [cause_of(one, grids, size, self.patches, image, self.bank, self.settings) for one in regions]
-        return Explanation(result.paths[image], result.verdicts(false_reject)[image], tuple(causes))
+        return Explanation(result.paths[0], result.verdicts(false_reject)[0], tuple(causes))
 
 
 class Pipeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,12 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def only(self, image: int) -> Result:
+        """The result of the image at place ``image`` alone."""
+        here = slice(image, image + 1)
+        each = (f.name for f in fields(self) if f.name not in ("resize", "crop", "calibration"))
+        return replace(self, **{name: getattr(self, name)[here] for name in each})
 
     @property
     def maps(self) -> Maps:

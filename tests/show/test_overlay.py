@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from sapatchcore.show.colours import INFERNO, INK, PAPER, colours
-from sapatchcore.show.overlay import OPACITY, PREDICTED, TRUTH, Scale, contours, font, heat, legend, overlay, scale_of
+from sapatchcore.show.colours import INFERNO, INK, OPACITY, PAPER, colours
+from sapatchcore.show.overlay import PREDICTED, TRUTH, Scale, contours, font, heat, legend, overlay, scale_of
 
 SCALE = Scale(0.0, 2.0, 4.0)
 

@@ -16,6 +16,7 @@ from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.transform import Size
 from sapatchcore.deploy.served import Plain, Served
 from sapatchcore.deploy.worker import Worker
+from sapatchcore.result import Result
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Place:
 
     scored: Any
     at: int
+
+    @property
+    def result(self) -> Result:
+        """Of the one image."""
+        alone: Result = self.scored.result.only(self.at)
+        return alone
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from sapatchcore.deploy.answers import (
 )
 from sapatchcore.deploy.batching import Place
 from sapatchcore.result import Result
-from sapatchcore.show.colours import colours
+from sapatchcore.show.colours import colours, ramp
 
 if TYPE_CHECKING:
     from sapatchcore.score.explain import Explanation
@@ -30,7 +30,6 @@ Float32 = npt.NDArray[np.float32]
 MapKind = Literal["none", "grey", "colour"]
 MOST_MAP_PIXELS = 4_000_000  # of an answered map: it is smooth, so a smaller one shows the same
 MOST_CAUSES = 3
-OPACITY = 0.75  # of the colours where a map is above its threshold
 _STEPS = 1024  # of the colours' table
 _COMPRESSION = 1  # of the PNGs, of 9: five times as fast, a tenth larger
 
@@ -46,7 +45,7 @@ class Pictures:
 
 def pictures_of(place: Place, rate: float | None, kind: MapKind, explain: bool) -> Pictures:
     """Regions, and what was asked for. explain: only where the job said so, and the model can."""
-    result = result_of(place)
+    result = place.result
     limit = None if rate is None else result.pixel_threshold(rate)
     regions = [] if rate is None else result.regions(0, rate)
     return Pictures(
@@ -56,28 +55,16 @@ def pictures_of(place: Place, rate: float | None, kind: MapKind, explain: bool) 
     )
 
 
-def result_of(place: Place) -> Result:
-    """The one image's result."""
-    result, one = place.scored.result, slice(place.at, place.at + 1)
-    arrays = (
-        *("paths", "sizes", "scores", "local_scores", "context_scores"),
-        *("patch_scores", "local_patches", "context_patches", "neighbours"),
-    )
-    alone: Result = replace(result, **{name: getattr(result, name)[one] for name in arrays})
-    return alone
-
-
 def _maps(result: Result, kind: MapKind, limit: float | None) -> MapPictures:
     result = replace(result, sizes=(_map_size(result.sizes[0]),))
-    largest = float(result.maps[0].max())
+    whole = result.maps[0]
+    largest = float(whole.max())
     scale = max(largest, 1.25 * limit if limit is not None and kind == "colour" else 0.0) or 1.0
     full = limit if limit else scale / 2
-    known = result.calibration  # an exported model's has no grids
-    usual = float(np.median(known.grids)) if known is not None and known.grids.size else 0.0
-    clear = (min(usual, 0.9 * full) + full) / 2
+    usual = 0.0 if result.calibration is None else min(result.calibration.typical, 0.9 * full)
     pictures: dict[str, Any] = {}
-    for name, maps in (("whole", result.maps), ("local", result.local_maps), ("context", result.context_maps)):
-        picture = _grey(maps[0], scale) if kind == "grey" else _colour(maps[0], scale, clear, full)
+    for name, values in (("whole", whole), ("local", result.local_maps[0]), ("context", result.context_maps[0])):
+        picture = _grey(values, scale) if kind == "grey" else _colour(values, scale, usual, full)
         pictures[name] = _png(picture)
     return MapPictures(**pictures, scale=scale)
 
@@ -91,11 +78,10 @@ def _grey(values: Float32, scale: float) -> Image.Image:
     return Image.fromarray((values * (65535 / scale) + 0.5).astype(np.uint16))  # no value is negative, or beyond scale
 
 
-def _colour(values: Float32, scale: float, clear: float, full: float) -> Image.Image:
-    """Nothing up to ``clear``, halfway from the usual level to the limit; the colours' whole opacity from ``full`` on, as in
-    the report's overlays."""
+def _colour(values: Float32, scale: float, usual: float, full: float) -> Image.Image:
+    """As opaque as in the report's overlays."""
     steps = np.linspace(0, scale, _STEPS, dtype=np.float32)
-    opacity = OPACITY * np.clip((steps - clear) / (full - clear), 0, 1)
+    opacity = ramp(steps, usual, full)
     table = np.concatenate((colours(steps, (0.0, scale)), 255 * opacity[:, None]), axis=1)
     table[opacity == 0] = 0  # what nobody sees need not be stored
     places = (values * ((_STEPS - 1) / scale) + 0.5).astype(np.uint16)

@@ -13,7 +13,7 @@ from typing import Any
 from sapatchcore.data.pixels import rgb_from_bytes
 from sapatchcore.deploy.answers import Inspected, Inspection
 from sapatchcore.deploy.batching import Job, Place
-from sapatchcore.deploy.findings import MapKind, Pictures, pictures_of, result_of
+from sapatchcore.deploy.findings import MapKind, Pictures, pictures_of
 from sapatchcore.deploy.inspected import Arrived, image_hash, records_of
 from sapatchcore.deploy.record import Record
 from sapatchcore.deploy.refusals import Refused
@@ -51,7 +51,7 @@ async def inspect(service: Service, model: Served, uploads: Sequence[Upload], as
         read = await _all(reading)
         images, jobs = [one[0] for one in read], [one[1] for one in read]
         places = await _scored(service, jobs)
-    alone = [result_of(place) for place in places]
+    alone = [place.result for place in places]
     verdicts = [None if ask.rate is None else result.verdicts(ask.rate)[0] for result in alone]
     keep = service.options.keep_images
     news = [

@@ -167,7 +167,7 @@ class UpdateJobs:
         for records, images in self._kept_images(model):
             before, after = model.engine.predict(images), detector.predict(images)
             for at, record in enumerate(records):
-                old, new = _judged(before, at, rate), _judged(after, at, rate)
+                old, new = _judged(before.only(at), rate), _judged(after.only(at), rate)
                 if old.verdict != new.verdict or not np.isclose(old.score, new.score, rtol=1e-5):
                     changes.append(Change(record=record.number, before=old, after=new))
             checked += len(records)
@@ -194,10 +194,11 @@ class UpdateJobs:
         self._kept.pop(name).file.unlink(missing_ok=True)
 
 
-def _judged(result: Result, at: int, rate: float | None) -> Judged:
+def _judged(result: Result, rate: float | None) -> Judged:
+    """result: of one image."""
     if rate is None:
-        return Judged(score=float(result.scores[at]), p_value=None, verdict=None)
-    verdict = result.verdicts(rate)[at]
+        return Judged(score=float(result.scores[0]), p_value=None, verdict=None)
+    verdict = result.verdicts(rate)[0]
     return Judged(score=verdict.score, p_value=verdict.p_value, verdict="reject" if verdict.rejected else "accept")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,11 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @cached_property
+    def typical(self) -> float:
+        """The median patch score of all images; 0 where their grids are not at hand, as in an exported model."""
+        return float(np.median(self.grids)) if self.grids.size else 0.0
 
 
 def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Size | None) -> Float32:

@@ -13,6 +13,8 @@ Float32 = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
+OPACITY = 0.75  # of the maps' colours; the rest is the image in grey, so that one sees where the heat lies
+
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
 INFERNO = np.array(
@@ -31,3 +33,12 @@ def colours(values: Float32, scale: tuple[float, float]) -> Float32:
     place = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     knots = np.linspace(0, 1, len(INFERNO))
     return np.stack([np.interp(place, knots, channel) for channel in INFERNO.T], axis=-1).astype(np.float32)
+
+
+def ramp(values: Float32, low: float, full: float) -> Float32:
+    """The opacity of a map's colours, (…) float32 in [0, OPACITY]: none up to half of the way from ``low``, the usual level, to
+    ``full``, the threshold, and all of it from there on. So the part stays visible, and what counts as defective stands out.
+    """
+    clear = (low + full) / 2
+    opacity: Float32 = np.float32(OPACITY) * np.clip((values - clear) / (full - clear), 0, 1)
+    return opacity

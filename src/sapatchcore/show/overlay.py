@@ -19,14 +19,13 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from sapatchcore.show.colours import INK, PAPER, Colour, Float32, UInt8Array, colours
+from sapatchcore.show.colours import INK, OPACITY, PAPER, Colour, Float32, UInt8Array, colours, ramp
 
 Mask = npt.NDArray[np.bool_]
 Style = Literal["solid", "dashed"]
 
 PREDICTED: Colour = (80, 230, 255)  # light cyan and dark blue: not of the maps' colours, and far apart in lightness
 TRUTH: Colour = (0, 50, 210)
-OPACITY = 0.75  # of the maps' colours; the rest is the image in grey, so that one sees where the heat lies
 LINE = 0.0115  # a line's width, of the picture's side: 2 pixels of 96, 3 of 224, 12 of 1024
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
@@ -90,8 +89,7 @@ def overlay(
     opacity at the threshold: the part itself stays visible, and what counts as defective stands out.
     """
     full = (scale.low + scale.high) / 2 if scale.threshold is None else scale.threshold
-    clear = (scale.low + full) / 2
-    picture = heat(image, values, scale, OPACITY * np.clip((values - clear) / (full - clear), 0, 1))
+    picture = heat(image, values, scale, ramp(values, scale.low, full))
     if predicted is not None:
         picture = contours(picture, predicted, PREDICTED, "solid")
     if truth is not None:  # last: through its gaps one sees a predicted line at the same place

@@ -21,9 +21,9 @@ from sapatchcore.data.transform import prepare
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_map import anomaly_map, part_map
 from sapatchcore.score.explain import Cause, Explanation
-from sapatchcore.show.colours import INK, Float32, UInt8Array
+from sapatchcore.show.colours import INK, OPACITY, Float32, UInt8Array
 from sapatchcore.show.gif import scale_for
-from sapatchcore.show.overlay import OPACITY, PREDICTED, TRUTH, Mask, Scale, contours, heat, legend, overlay
+from sapatchcore.show.overlay import PREDICTED, TRUTH, Mask, Scale, contours, heat, legend, overlay
 
 PANEL, MAP, SMALL = 400, 256, 144  # pixels of a picture's longer side: the image, its maps, the pictures of a cause
 AROUND = 7  # cells a side that a cut-out shows, the patch in its middle
