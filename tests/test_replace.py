@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,17 @@ def test_the_target_changes_at_the_end(target: Path, durable: bool) -> None:
 
 
 def test_durable_waits_for_the_disk(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
+    synced: list[str] = []
+
+    def seen(number: int) -> None:
+        found = os.fstat(number)
+        synced.append("the folder" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes")
+
+    monkeypatch.setattr(os, "fsync", seen)
     for durable in (False, True):
         with replacing(target, DataError, sentence, durable=durable) as part:
             part.write_text("after")
-    assert sizes == [5]
+    assert synced == ["5 bytes", "the folder"]
 
 
 @pytest.mark.usefixtures("unchanged")

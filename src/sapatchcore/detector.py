@@ -28,16 +28,15 @@ from sapatchcore.memory.store import read_model, write_model
 from sapatchcore.pipeline import Pipeline, Scored
 from sapatchcore.result import Result
 from sapatchcore.saved import restored, stored_settings, to_stored
-from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
-from sapatchcore.score.drift import Drift, drift
+from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.explain import Explanation
-from sapatchcore.score.threshold import FALSE_REJECT, threshold
+from sapatchcore.score.promises import Calibrated
 from sapatchcore.settings import Settings, settings_from
 
 Float32 = npt.NDArray[np.float32]
 
 
-class SAPatchCore:
+class SAPatchCore(Calibrated):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``; they are checked when given, and nothing is loaded before
@@ -142,26 +141,6 @@ class SAPatchCore:
         self._calibration = self._pipeline.calibration(self._fitted(), as_sources(images, all_images), progress)
         return self
 
-    def threshold(self, false_reject: float = FALSE_REJECT) -> float:
-        """The score above which an image is rejected, so that of good parts like the calibration ones at most the share
-        ``false_reject`` is (conformal prediction; see score/threshold.py).
-
-        Raises NotFittedError without calibration; SettingsError, with the smallest rate possible, where the calibration
-        images are too few.
-        """
-        return threshold(self.calibration.scores, false_reject)
-
-    def pixel_threshold(self, false_reject: float = FALSE_REJECT) -> float:
-        """The map value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
-        return threshold(self.calibration.peaks, false_reject)
-
-    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
-        """Whether a stream of p-values of good parts, (t,) in their order, has ceased to look like the calibration's.
-
-        false_alarm: the chance, at most, of an alarm at any time while nothing changes; see score/drift.py.
-        """
-        return drift(p_values, len(self.calibration), false_alarm=false_alarm, seed=self.settings.seed)
-
     def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
         """Each image's verdict with its reasons: the nearest good patches, and where the context was drawn from.
 
@@ -214,19 +193,6 @@ class SAPatchCore:
             self._fitted(), self._calibration, self._pipeline, os.fspath(image), progress
         )
         return self
-
-    @property
-    def calibration(self) -> Calibration:
-        """The scores of good images that verdicts are measured against. Raises NotFittedError where there are none."""
-        self._fitted()
-        if self._calibration is None:
-            raise NotFittedError(NO_CALIBRATION)
-        return self._calibration
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether ``calibration`` is there, so that verdicts can be given."""
-        return self._fitted() is not None and self._calibration is not None
 
     @property
     def memory_bank(self) -> Float32:
@@ -295,6 +261,10 @@ class SAPatchCore:
         device = detector._pipeline.network.device
         detector._bank, detector._calibration = restored(Path(path), stored, detector.settings, device)
         return detector
+
+    def _known(self) -> Calibration | None:
+        self._fitted()
+        return self._calibration
 
     def _fitted(self) -> Bank:
         if self._bank is None:

@@ -51,8 +51,20 @@ def replacing(
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
         part.replace(path)
+        if durable:
+            keep_renamed(path.parent)
     except OSError as error:
         raise kind(sentence(error)) from None
     finally:
         with contextlib.suppress(OSError):  # after the renaming it is gone; and a failure has its sentence already
             part.unlink()
+
+
+def keep_renamed(folder: Path) -> None:
+    """Wait until the disk has what was renamed in ``folder``: a renaming outlives a power cut once the folder itself is there."""
+    with contextlib.suppress(OSError):  # not every system opens folders
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

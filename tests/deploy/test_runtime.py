@@ -21,7 +21,7 @@ from test_cli import run  # noqa: E402
 from sapatchcore import SAPatchCore  # noqa: E402
 from sapatchcore.deploy import runtime  # noqa: E402
 from sapatchcore.deploy.export import export_model  # noqa: E402
-from sapatchcore.deploy.facts import METADATA  # noqa: E402
+from sapatchcore.deploy.facts import METADATA, files_of  # noqa: E402
 from sapatchcore.deploy.runtime import batches_as_they_are, open_exported  # noqa: E402
 from sapatchcore.deploy.seal import NAME, ZEROS, sealed  # noqa: E402
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError  # noqa: E402
@@ -216,7 +216,7 @@ def test_commands_that_need_the_model_file_say_so(
 def test_info_describes_it(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", str(folder / name), "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["bytes"] == sum(file.stat().st_size for file in runtime._files(folder / name))
+    assert facts["bytes"] == sum(file.stat().st_size for file in files_of(folder / name))
     assert facts["check"]["other_verdicts"] == 0
     assert "scores" not in facts["calibration"]
     assert facts["calibration"]["images"] == 10

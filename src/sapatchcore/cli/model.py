@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,11 +56,11 @@ def export(
 ) -> None:
     """Write a model for machines without PyTorch: one artefact from raw image to verdict, once it gives the same scores."""
     from sapatchcore.deploy.export import export_model, kind_of
+    from sapatchcore.deploy.served import file_hash
 
     kind_of(output, kind)  # wrong use is said before the model is loaded
     detector = load_model(model, device="cpu")
-    with model.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
+    source, _ = file_hash(model)
     with progress_bars(quiet=quiet) as progress:
         facts = export_model(
             detector,
@@ -81,8 +80,10 @@ def export(
 
 
 def _say(output: Path, facts: dict[str, Any], quiet: bool) -> None:
+    from sapatchcore.deploy.facts import files_of
+
     found, exact = facts["check"], set(facts["precision"].values()) == {"float32"}
-    files = [output] if facts["kind"] == "onnx" else [output, output.with_suffix(".bin")]
+    files = files_of(output)
     size = sum(file.stat().st_size for file in files) / 1e6
     typer.echo(f"{' and '.join(map(str, files))}: {size:.1f} MB. Checked with {found['runtime']} on {found['source']}:")
     typer.echo(

@@ -51,11 +51,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
     with stream:
         size = path.stat().st_size
-        if size == 0:
-            raise DataError(f"{path} is empty (0 bytes). Copy the image again.")
-        with open_header(path, stream, size) as image:
-            decode(image, f"{path} ({size} bytes, {image.format}, mode {image.mode})")
-            yield turned(image)
+        with _decoded(path, stream, size) as image:
+            yield image
 
 
 def rgb_from_bytes(data: bytes, name: str) -> UInt8Array:
@@ -63,11 +60,17 @@ def rgb_from_bytes(data: bytes, name: str) -> UInt8Array:
 
     name: what messages call it. Raises DataError as these two.
     """
-    if not data:
+    with _decoded(name, io.BytesIO(data), len(data)) as image:
+        return rgb_from_image(image, name)
+
+
+@contextmanager
+def _decoded(name: Path | str, stream: object, size: int) -> Iterator[Image.Image]:
+    if size == 0:
         raise DataError(f"{name} is empty (0 bytes). Copy the image again.")
-    with open_header(name, io.BytesIO(data), len(data)) as image:
-        decode(image, f"{name} ({len(data)} bytes, {image.format}, mode {image.mode})")
-        return rgb_from_image(turned(image), name)
+    with open_header(name, stream, size) as image:
+        decode(image, f"{name} ({size} bytes, {image.format}, mode {image.mode})")
+        yield turned(image)
 
 
 def decode(image: Image.Image, name: str) -> None:

@@ -33,6 +33,11 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a model is made of: OpenVINO's has its numbers in a second one."""
+    return (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
+
+
 def calibration_facts(calibration: Calibration | None) -> dict[str, Any] | None:
     """JSON-ready: the levels that verdicts need, float32 in base64, and in plain numbers the usual thresholds."""
     if calibration is None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.deploy.served import FORMATS, Served, files_of, load
+from sapatchcore.deploy.facts import files_of
+from sapatchcore.deploy.served import FORMATS, Served, load
 from sapatchcore.errors import DataError, SAPatchCoreError
 
 log = logging.getLogger("sapatchcore.server")

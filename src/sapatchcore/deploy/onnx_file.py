@@ -18,6 +18,7 @@ from sapatchcore.deploy.seal import NAME, ZEROS, sealed
 from sapatchcore.errors import ModelFileError, SettingsError
 
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
+_EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")
 _SMALL = 1024  # numbers: tensors with fewer stay in float32
 
 Model = Any  # onnx.ModelProto, which has no types
@@ -38,7 +39,8 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
     free = {0: torch.export.Dim("n"), 1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
     example = torch.zeros(2, 97, 89, 3, dtype=torch.uint8)
     try:
-        with _silent():
+        with quiet(*_EXPORTERS), warnings.catch_warnings():  # it is the check that tells whether the file is right
+            warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph.eval(),
                 (example,),
@@ -154,16 +156,14 @@ def _clean(model: Model) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without the exporter's warnings: it is the check that tells whether the file is right."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet(*names: str) -> Iterator[None]:
+    """Without these loggers' warnings; "" is the root."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -5,11 +5,10 @@ ONNX Runtime's static quantisation (QDQ, weights by channel); NNCF's post-traini
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.deploy.facts import INPUT
 from sapatchcore.deploy.graph import BOUNDS
-from sapatchcore.deploy.onnx_file import network_nodes
+from sapatchcore.deploy.onnx_file import network_nodes, quiet
 from sapatchcore.errors import ModelFileError, SAPatchCoreError
 
 # Of a network's operations: those whose int8 form is worth its rounding. Activations join the one before them.
@@ -39,7 +38,7 @@ def quantised_onnx(model: Any, good: Sequence[UInt8Array]) -> Any:
             return None if image is None else {INPUT: image[None]}
 
     nodes = [one.name for one in network_nodes(model) if one.op_type in _OPERATIONS]
-    with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder, _silent("root"):
+    with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder, quiet(""):
         target = Path(folder) / "int8.onnx"
         try:
             quantize_static(
@@ -66,13 +65,13 @@ def quantised_onnx(model: Any, good: Sequence[UInt8Array]) -> Any:
 def quantised_openvino(model: Any, good: Sequence[UInt8Array]) -> Any:
     """The OpenVINO model with its network in int8. Raises SAPatchCoreError without NNCF, ModelFileError where it fails."""
     try:
-        with _silent("nncf"):
+        with quiet("nncf"):
             import nncf
     except ImportError:
         raise SAPatchCoreError("int8 for OpenVINO needs nncf: pip install sapatchcore[export]") from None
     inside = _names_of_network(model)
     others = [name for name in (one.get_friendly_name() for one in model.get_ordered_ops()) if name not in inside]
-    with _silent("nncf"), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its bars
+    with quiet("nncf"), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its bars
         try:
             return nncf.quantize(
                 model,
@@ -112,14 +111,3 @@ def _sources(node: Any) -> list[Any]:
 def _failed(tool: str, error: Exception) -> ModelFileError:
     reason = " ".join(str(error).split())[:240]
     return ModelFileError(f"{tool} cannot bring the network to int8: {reason} Use another precision.")
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    logger = logging.getLogger(None if name == "root" else name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -16,20 +16,19 @@ import numpy.typing as npt
 
 from sapatchcore.data.images import ImageSource, all_images, load_ahead, read_image, source_name
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
-from sapatchcore.deploy.facts import GRIDS, SCORES, SUFFIXES, calibration_from, read_facts, without_arrays
+from sapatchcore.deploy.facts import GRIDS, SCORES, SUFFIXES, calibration_from, files_of, read_facts, without_arrays
 from sapatchcore.deploy.seal import check_seal
 from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
-from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
+from sapatchcore.errors import DataError, ModelFileError, SettingsError
 from sapatchcore.result import Result, gather_result
-from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
-from sapatchcore.score.drift import Drift, drift
-from sapatchcore.score.threshold import FALSE_REJECT, threshold
+from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.promises import Calibrated
 from sapatchcore.settings import Settings, settings_from
 
 PIXELS = 1 << 24  # in a batch at most: larger images go one by one
 
 
-class Exported:
+class Exported(Calibrated):
     """An exported model: scores, parts, maps and verdicts as SAPatchCore gives them, without PyTorch.
 
     Attributes:
@@ -46,15 +45,14 @@ class Exported:
         given = {"batch_size": batch_size, "workers": workers}
         here = {name: value for name, value in given.items() if value is not None}
         try:
-            self.settings: Settings = settings_from({**self.facts["settings"], **here})
+            stored = settings_from(self.facts["settings"]).model_dump()
             self._calibration = calibration_from(self.facts)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, SettingsError) and here:
-                raise
             reason = " ".join(str(error).split())[:160]
             raise ModelFileError(
                 f"{path} does not hold what an exported model holds ({reason}). Export it anew."
             ) from None
+        self.settings: Settings = settings_from({**stored, **here})
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
         """Score images; images, progress and the result as of SAPatchCore.predict. Images of equal size in a row go together.
@@ -84,32 +82,8 @@ class Exported:
             raise DataError(f"The network gave numbers that are not finite for {name}. Export it in float32.")
         return tuple(found[name] for name in (*SCORES, *GRIDS))
 
-    @property
-    def calibration(self) -> Calibration:
-        """The scores of good images that verdicts are measured against, as far as the file holds them.
-
-        Raises NotFittedError where there are none.
-        """
-        if self._calibration is None:
-            raise NotFittedError(NO_CALIBRATION)
+    def _known(self) -> Calibration | None:
         return self._calibration
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether ``calibration`` is there, so that verdicts can be given."""
-        return self._calibration is not None
-
-    def threshold(self, false_reject: float = FALSE_REJECT) -> float:
-        """The score above which an image is rejected; as SAPatchCore.threshold."""
-        return threshold(self.calibration.scores, false_reject)
-
-    def pixel_threshold(self, false_reject: float = FALSE_REJECT) -> float:
-        """The map value such that at most ``false_reject`` of good images show any pixel above it."""
-        return threshold(self.calibration.peaks, false_reject)
-
-    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
-        """Whether a stream of p-values of good parts has ceased to look like the calibration's; as SAPatchCore.drift."""
-        return drift(p_values, len(self.calibration), false_alarm=false_alarm, seed=self.settings.seed)
 
 
 def open_exported(
@@ -136,7 +110,7 @@ def open_exported(
 def describe_exported(path: Path) -> dict[str, Any]:
     """What a person wants to know of an exported file, JSON-ready. Raises as ``open_exported``."""
     facts = without_arrays(read_facts(path, _session(path, None, SCORES).metadata))
-    size = sum(file.stat().st_size for file in _files(path))
+    size = sum(file.stat().st_size for file in files_of(path))
     return {"file": str(path), "bytes": size, **facts}
 
 
@@ -171,15 +145,11 @@ def _batch(images: list[tuple[str, npt.NDArray[np.uint8]]]) -> Batch:
     return Batch(names, ((height, width),) * len(names), np.stack(pixels))
 
 
-def _files(path: Path) -> list[Path]:
-    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
-
-
 def _session(path: Path, threads: int | None, outputs: tuple[str, ...]) -> Session:
     """The runtime's session of the very bytes whose seal was found whole."""
     if path.suffix.lower() not in SUFFIXES:
         raise ModelFileError(f"{path} is no exported model: its name must end in {' or '.join(SUFFIXES)}.")
-    content = [_bytes(file) for file in _files(path)]
+    content = [_bytes(file) for file in files_of(path)]
     check_seal(path, *content)
     open_one = onnx_session if len(content) == 1 else openvino_session
     return open_one(str(path), *content, threads=threads, outputs=outputs)

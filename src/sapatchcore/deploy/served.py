@@ -13,6 +13,7 @@ import numpy as np
 
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.transform import Size, prepare
+from sapatchcore.deploy.facts import files_of
 from sapatchcore.errors import learn_needed
 from sapatchcore.result import Result
 from sapatchcore.score.threshold import smallest_rate
@@ -105,11 +106,6 @@ def load(name: str, path: Path, options: dict[str, Any]) -> Served:
     made = np.random.default_rng(0).integers(0, 256, (*engine.settings.resize, 3), dtype=np.uint8)
     served.score(["made"], [made.shape[:2]], [served.prepare(made)])
     return served
-
-
-def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that a model is made of: OpenVINO's has its numbers in a second one."""
-    return (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
 
 
 def file_hash(path: Path) -> tuple[str, int]:

@@ -27,8 +27,8 @@ from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.refusals import Refused
 from sapatchcore.deploy.served import Served, file_hash
 from sapatchcore.errors import DataError
+from sapatchcore.replace import keep_renamed
 from sapatchcore.result import Result
-from sapatchcore.score.threshold import threshold
 
 CHECKED = 200  # kept images that a preview scores again, the newest
 MOST_PREVIEWS = 4
@@ -135,7 +135,7 @@ class UpdateJobs:
             raise Refused(409, f"The model {model.name} changed since the preview. Make a new one.")
         try:
             kept.file.replace(model.path)
-            _to_disk(model.path.parent)
+            keep_renamed(model.path.parent)
         except OSError as error:
             raise Refused(409, f"The model file cannot be replaced: {error.strerror}. It is as it was.") from None
         del self._kept[name]
@@ -203,17 +203,7 @@ def _judged(result: Result, rate: float | None) -> Judged:
 
 
 def _limit(detector: Any, rate: float | None) -> float | None:
-    return None if rate is None or not detector.is_calibrated else threshold(detector.calibration.scores, rate)
-
-
-def _to_disk(folder: Path) -> None:
-    """A rename outlives a power cut once the folder itself is on the disk."""
-    with contextlib.suppress(OSError):  # not every system opens folders
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+    return None if rate is None or not detector.is_calibrated else detector.threshold(rate)
 
 
 def _lower_priority() -> None:
