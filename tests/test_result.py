@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_result import made_result
 
 from sapatchcore import Result
+from sapatchcore.result import as_calibration
+from sapatchcore.score.calibration import SEPARATE
+from sapatchcore.score.regions import find_regions
 
 
 def parts(n: int = 3) -> dict[str, Any]:
@@ -68,3 +72,19 @@ def test_read_only() -> None:
 def test_parts_that_do_not_fit(name: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Result(**{**parts(), name: value})
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.9, 1.0, 1.1, 1.5])
+def test_regions_are_those_of_the_map_though_most_maps_are_not_drawn(scale: float) -> None:
+    """Patch scores below the limit tell it without the map; scores around it, scores that are all alike, and single ones."""
+    good = made_result(30, 0, "good")
+    known = as_calibration(good, SEPARATE, np.full(30, -1), "max", 9)
+    made = made_result(12, 1, "new")
+    limit = float(known.peaks.max())
+    grids = made.patch_scores * np.float32(limit * scale / made.patch_scores.max())
+    grids[9], grids[10], grids[11] = limit * scale, limit, 0
+    grids[11, 3, 4] = limit * scale * 3
+    result = dataclasses.replace(made, patch_scores=grids.astype(np.float32), calibration=known)
+    for i, values in enumerate(result.maps):
+        found, expected = result.regions(i, 0.05), find_regions(values, result.pixel_threshold(0.05))
+        assert [(one.box, one.area, one.peak) for one in found] == [(one.box, one.area, one.peak) for one in expected]

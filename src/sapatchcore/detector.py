@@ -195,6 +195,11 @@ class SAPatchCore(Calibrated):
         return self
 
     @property
+    def device(self) -> str:
+        """What the network computes on: "cpu", "cuda" or "mps"."""
+        return self._pipeline.network.device.type
+
+    @property
     def memory_bank(self) -> Float32:
         """(m, d) float32, read-only: the kept patches of good images. Raises NotFittedError before ``fit`` or ``load``."""
         rows = self._fitted().rows.cpu().numpy()

@@ -18,6 +18,8 @@ from sapatchcore.score.regions import Region, find_regions
 from sapatchcore.score.threshold import p_values, possible_rate, threshold
 from sapatchcore.score.verdict import Usual, Verdict
 
+_ROUNDING = 1e-5  # of a map's values, relative, at most
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -114,7 +116,10 @@ class Result:
 
     def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
         """The regions of one image above ``pixel_threshold``, with area, box and mask, the highest peak first."""
-        return find_regions(self.maps[image], self.pixel_threshold(false_reject))
+        limit = self.pixel_threshold(false_reject)
+        if self.patch_scores[image].max() * (1 + _ROUNDING) <= limit:  # as of most good images
+            return []  # a map's values are means of patch scores: none exceeds them all
+        return find_regions(self.maps[image], limit)
 
     def verdicts(self, false_reject: float | None = None) -> list[Verdict]:
         """What is decided of each image, and of which kind it is; false_reject and errors as of ``threshold``."""

@@ -18,6 +18,7 @@ from sapatchcore.deploy.drift_watch import DriftWatch
 from sapatchcore.deploy.record import Record
 from sapatchcore.deploy.records import Records
 from sapatchcore.score.drift import drift
+from sapatchcore.score.threshold import possible_rate
 
 CALIBRATION = 99
 
@@ -44,9 +45,13 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield found
 
 
+def rate_for(model: Any) -> float | None:
+    return possible_rate(model.calibration_images) if model.calibration_images else None
+
+
 @contextmanager
 def watching(records: Records, *models: Any) -> Iterator[DriftWatch]:
-    watch = DriftWatch(records)
+    watch = DriftWatch(records, rate_for)
     watch.start()
     watch.follow(models)
     try:

@@ -51,10 +51,11 @@ def test_what_waits_goes_together(
         first = threads.submit(post, client, encoded(arrays[0]))
         until(lambda: held.reached)  # a batch of one is being computed
         others = [threads.submit(post, client, encoded(image)) for image in arrays[1:]]
-        until(lambda: sum(len(jobs) for jobs in service_of(client).scorer._waiting.values()) == 8)
+        until(lambda: held.reached == 2)  # and beside it a whole batch: the model's batch_size is 4
+        until(lambda: sum(len(jobs) for jobs in service_of(client).scorer._waiting.values()) == 4)
         go.set()
         answers = [waiting.result().json()["results"][0] for waiting in [first, *others]]
-        assert held.batches == [1, 4, 4]  # the model's batch_size is 4
+        assert sorted(held.batches) == [1, 4, 4]
         np.testing.assert_array_equal(np.float32([one["score"] for one in answers]), fitted.predict(arrays).scores)
         np.testing.assert_array_equal([one["p_value"] for one in answers], fitted.predict(arrays).p_values)
         assert len({one["record"] for one in answers}) == 9
@@ -317,3 +318,14 @@ def test_a_budget_survives_those_who_give_up() -> None:
             pass
 
     asyncio.run(run())
+
+
+def test_drift_is_watched_at_the_rate_that_verdicts_have(folder: Path, tmp_path: Path) -> None:
+    """A rate that the calibration cannot promise is raised to the smallest: a part at that p-value is rejected, not watched."""
+    with serving(folder, records=tmp_path / "r.sqlite", false_reject=0.001) as client:
+        service = service_of(client)
+        model = service.model("part")
+        assert model.smallest_false_reject > 0.001
+        (stream,) = service.drift._streams.values()
+        assert stream.least == pytest.approx(model.smallest_false_reject)
+        assert stream.least > model.smallest_false_reject

@@ -41,7 +41,8 @@ class Queue:
     def __init__(self, images: int, size: int) -> None:
         self.most_images, self.most_bytes = images, size
         self.images = self.bytes = 0
-        self._done: deque[tuple[float, int]] = deque(maxlen=4096)
+        self._done: deque[tuple[float, int]] = deque()  # when, how many images: of the last seconds
+        self._images_done = 0
 
     def ticket(self, size: int) -> Ticket:
         """A place for a request of one image or more, of ``size`` bytes as far as is known."""
@@ -49,10 +50,14 @@ class Queue:
         ticket.grow(1, size)
         return ticket
 
-    def take(self, images: int, size: int) -> None:
-        """Raises Refused (503, with Retry-After) where there is no room."""
+    def check(self, images: int, size: int) -> None:
+        """Raises Refused (503, with Retry-After) where there is no room for so much more."""
         if self.images + images > self.most_images or self.bytes + size > self.most_bytes:
             raise Refused(503, "The queue is full. Try again later.", retry_after=self.retry_after())
+
+    def take(self, images: int, size: int) -> None:
+        """Raises as ``check``."""
+        self.check(images, size)
         self.images += images
         self.bytes += size
 
@@ -61,17 +66,21 @@ class Queue:
         self.images -= images
         self.bytes -= size
         self._done.append((time.monotonic(), images))
+        self._images_done += images
+        self._forget()
 
     def retry_after(self) -> int:
         """Seconds until what waits now is done, at the rate of the last seconds; 1 to 60."""
+        self._forget()
+        span = time.monotonic() - self._done[0][0] if self._done else 0.0
+        if self._images_done < 2 or span <= 0:
+            return 1
+        return min(60, max(1, math.ceil(self.images * span / self._images_done)))
+
+    def _forget(self) -> None:
         since = time.monotonic() - self._WINDOW
         while self._done and self._done[0][0] < since:
-            self._done.popleft()
-        done = sum(count for _, count in self._done)
-        span = time.monotonic() - self._done[0][0] if self._done else 0.0
-        if done < 2 or span <= 0:
-            return 1
-        return min(60, max(1, math.ceil(self.images * span / done)))
+            self._images_done -= self._done.popleft()[1]
 
 
 class Budget:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +20,6 @@ from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.served import Served
 from sapatchcore.deploy.worker import Worker
 from sapatchcore.score.drift import drift
-from sapatchcore.score.threshold import possible_rate
 
 WINDOW = 2000
 FALSE_ALARM = 0.01
@@ -70,19 +69,19 @@ class _Stream:
 class DriftWatch(Worker):
     """All streams, brought up to date by a thread of its own."""
 
-    def __init__(self, records: Records, false_reject: float | None = None) -> None:
-        """false_reject: the server's promised rate; None for the usual one, or the smallest that a model can promise."""
+    def __init__(self, records: Records, rate_for: Callable[[Served], float | None]) -> None:
+        """rate_for: the promised rate of a model's verdicts."""
         super().__init__("drift")
-        self._records, self._rate = records, false_reject
+        self._records, self._rate_for = records, rate_for
         self._streams: dict[tuple[str, str], _Stream] = {}
 
     def follow(self, models: Sequence[Served]) -> None:
         """Watch these models and no others; a new one begins with what the records have of it."""
-        wanted = {(model.name, model.hash): model for model in models if model.calibration_images}
-        for key, model in wanted.items():
+        rates = {(model.name, model.hash): (model, self._rate_for(model)) for model in models}
+        wanted = {key: (model, rate) for key, (model, rate) in rates.items() if rate is not None}
+        for key, (model, rate) in wanted.items():
             if key in self._streams:
                 continue
-            rate = possible_rate(model.calibration_images) if self._rate is None else self._rate
             stream = _Stream(model, rate * (1 + 1e-9))
             with self._changed:
                 self._streams[key] = stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from sapatchcore.deploy.answers import (
     MapPictures,
 )
 from sapatchcore.deploy.batching import Place
+from sapatchcore.deploy.worker import apart
 from sapatchcore.result import Result
 from sapatchcore.show.colours import colours, ramp
 
@@ -95,7 +97,8 @@ def _png(picture: Image.Image) -> str:
 
 
 def _explained(place: Place, rate: float) -> ExplanationSeen:
-    found: Explanation = place.scored.explain(place.at, false_reject=rate, most=MOST_CAUSES)
+    ask = partial(place.scored.explain, place.at, false_reject=rate, most=MOST_CAUSES)
+    found: Explanation = apart("explain", ask).result()
     causes = []
     for cause in found.causes:
         good = cause.good

@@ -12,10 +12,11 @@ import re
 import time
 from collections.abc import Callable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sapatchcore.deploy.admission import Queue
 from sapatchcore.deploy.refusals import Refused
 from sapatchcore.deploy.serve_options import ServerOptions, is_loopback
 from sapatchcore.deploy.tokens import LOCAL, Caller, Tokens
@@ -28,14 +29,14 @@ _PAGE_POLICY = (
     "media-src 'self' blob:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'"
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-}
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+]
 
 
 class Gate:
@@ -46,10 +47,11 @@ class Gate:
         app: ASGIApp,
         options: ServerOptions,
         tokens: Tokens | None,
+        queue: Queue,
         answered: Callable[[str, int, float], None],
     ) -> None:
         """answered: told of every answer, its route's template, status and seconds."""
-        self._app, self._options, self._tokens, self._answered = app, options, tokens, answered
+        self._app, self._options, self._tokens, self._queue, self._answered = app, options, tokens, queue, answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +63,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(scope["path"], MutableHeaders(scope=message))
+                message["headers"] = [*message.get("headers", ()), *_more_headers(scope["path"])]
             await send(message)
 
         try:
@@ -72,7 +74,8 @@ class Gate:
         else:
             await self._app(scope, _limited(receive, most, self._options.timeout), sending)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            known = "/v1/models/{name}/inspect" if _INSPECT.fullmatch(scope["path"]) else "other"
+            route = getattr(scope.get("route"), "path", known)
             self._answered(route, status, time.perf_counter() - start)
 
     def _admit(self, scope: Scope) -> int:
@@ -84,10 +87,14 @@ class Gate:
             _check_page(headers, private or method not in _SAFE)
         if private:
             scope.setdefault("state", {})["caller"] = self._caller(headers)
-        most = self._options.max_bytes if _INSPECT.fullmatch(path) else SMALL_BODY
-        declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:19]) > most:
+        inspects = _INSPECT.fullmatch(path) is not None
+        most = self._options.max_bytes if inspects else SMALL_BODY
+        length = headers.get("content-length", "")
+        declared = int(length[:19]) if length.isascii() and length.isdigit() else 0
+        if declared > most:
             raise _too_long(most)
+        if inspects and method == "POST":  # where it would be refused anyway: here that costs least
+            self._queue.check(1, declared)
         return most
 
     def _caller(self, headers: Headers) -> Caller:
@@ -148,10 +155,8 @@ def _too_long(most: int) -> Refused:
     return Refused(413, f"The body is longer than {most} bytes. Send fewer or smaller images.")
 
 
-def _add_headers(path: str, headers: MutableHeaders) -> None:
+def _more_headers(path: str) -> list[tuple[bytes, bytes]]:
     is_page = path in ("/", "/docs") or path.startswith("/page/")
-    headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _API_POLICY
-    for name, value in _HEADERS.items():
-        headers[name] = value
-    if path.startswith("/v1/"):
-        headers["Cache-Control"] = "no-store"
+    policy = _PAGE_POLICY if is_page else _API_POLICY
+    private = [(b"cache-control", b"no-store")] if path.startswith("/v1/") else []
+    return [*_HEADERS, (b"content-security-policy", policy.encode()), *private]

@@ -15,6 +15,7 @@ from typing import Any
 
 from sapatchcore.deploy.facts import files_of
 from sapatchcore.deploy.served import FORMATS, Served, load
+from sapatchcore.deploy.worker import apart
 from sapatchcore.errors import DataError, SAPatchCoreError
 
 log = logging.getLogger("sapatchcore.server")
@@ -134,7 +135,7 @@ class ModelFolder:
         if other is not None:
             return replace(refused, error=f"{other.path.name} is served as {name!r} already. Rename one of the two.")
         try:
-            served = load(name, path, self._options)
+            served = apart("load", lambda: load(name, path, self._options)).result()
         except SAPatchCoreError as error:
             reason = str(error).replace(f"{self.folder}/", "")
         except Exception as error:  # a file of others may break a runtime in any way; the server goes on

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,14 @@ from sapatchcore.score.threshold import smallest_rate
 
 Format = Literal["model", "onnx", "openvino"]
 FORMATS: dict[str, Format] = {".safetensors": "model", ".onnx": "onnx", ".xml": "openvino"}
+
+
+class Share(Enum):
+    """Of the processors that PyTorch computes with."""
+
+    ALL = "all"
+    MOST = "all but one"
+    ONE = "one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +72,11 @@ class Served:
         """Whether it holds what an explanation needs; then it can be updated, too."""
         return self.format == "model"
 
+    @property
+    def shares(self) -> bool:
+        """Whether two batches can be computed side by side, each with a share of the processors."""
+        return self.format == "model" and bool(self.engine.device == "cpu")
+
     def cost(self, width: int, height: int) -> int:
         """Bytes that a decoded image of this size takes while it waits."""
         if self.can_explain:
@@ -73,7 +88,14 @@ class Served:
         settings = self.engine.settings
         return prepare(image, settings.resize, settings.crop) if self.can_explain else image
 
-    def score(self, names: Sequence[str], sizes: Sequence[Size], pixels: Sequence[UInt8Array]) -> Any:
+    def score(
+        self,
+        names: Sequence[str],
+        sizes: Sequence[Size],
+        pixels: Sequence[UInt8Array],
+        *,
+        share: Share = Share.ALL,
+    ) -> Any:
         """A batch of prepared images: its ``result``, and where it can ``explain``. sizes: the images' own.
 
         Raises as SAPatchCore.predict.
@@ -81,8 +103,26 @@ class Served:
         if self.can_explain:
             from sapatchcore.data.sources import Batch
 
+            _compute_with(share)
             return self.engine.score(Batch(tuple(names), tuple(sizes), np.stack(pixels)))
         return Plain(replace(self.engine.predict(list(pixels)), paths=tuple(names)))
+
+
+@cache
+def _processors() -> int:
+    """That PyTorch computes with by itself: asked before anybody changes it."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _compute_with(share: Share) -> None:
+    """Of the calling thread alone, and of threads that begin to compute after it."""
+    import torch
+
+    count = {Share.ALL: _processors(), Share.MOST: max(1, _processors() - 1), Share.ONE: 1}[share]
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def load(name: str, path: Path, options: dict[str, Any]) -> Served:

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -63,7 +62,9 @@ def create_app(options: ServerOptions) -> FastAPI:
     for routes in (inspect_routes, record_routes, model_routes, page_routes):
         app.include_router(routes.router)
     app.include_router(page_router(Page()))
-    app.add_middleware(Gate, options=options, tokens=service.tokens, answered=service.telemetry.answered)
+    app.add_middleware(
+        Gate, options=options, tokens=service.tokens, queue=service.queue, answered=service.telemetry.answered
+    )
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RecordsError, _no_records)
@@ -160,7 +161,7 @@ def serve(options: ServerOptions) -> None:
         log_config=None,
         proxy_headers=False,
         server_header=False,
-        http="httptools" if find_spec("httptools") else "h11",  # whose connections Server looks at
+        http="h11",  # whose connections Server looks at
         ws="none",
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=10,

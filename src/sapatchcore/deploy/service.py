@@ -41,7 +41,7 @@ class Service:
         self.telemetry = Telemetry()
         self.folder = ModelFolder(options.models, options.load, self._models_changed)
         self.records = Records(options.records)
-        self.drift = DriftWatch(self.records, options.false_reject)
+        self.drift = DriftWatch(self.records, self.rate_for)
         self.scorer = Scorer(self.telemetry.scored)
         self.recorder = Recorder(self.records, self._recorded)
         self.updates = UpdateJobs(self.folder, self.records, self.rate_for, options.load)

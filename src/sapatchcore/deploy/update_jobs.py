@@ -1,7 +1,7 @@
 """Learning images that operators called good: first a preview of what it changes, then the model file as a whole.
 
-One job at a time, in a thread of low priority. A preview keeps the new model in a hidden file beside the old one; applying
-it renames that file, and the folder's watch loads it like any other change.
+One job at a time, in a thread of low priority that ends with it. A preview keeps the new model in a hidden file beside the old
+one; applying it renames that file, and the folder's watch loads it like any other change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sapatchcore.deploy.record import GOOD, Filter, Record
 from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.refusals import Refused
 from sapatchcore.deploy.served import Served, file_hash
+from sapatchcore.deploy.worker import apart
 from sapatchcore.errors import DataError
 from sapatchcore.replace import keep_renamed
 from sapatchcore.result import Result
@@ -61,17 +62,18 @@ class UpdateJobs:
     ) -> None:
         """rate_for: the promised rate of a model. load: options of SAPatchCore.load."""
         self._folder, self._records, self._rate_for, self._load = folder, records, rate_for, load
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="update", initializer=_lower_priority)
         self._busy = threading.Lock()
+        self._stopping = False
         self._kept: dict[str, _Kept] = {}
         for left in folder.folder.glob(f".*{_SUFFIX}*"):  # of a server that was killed, whole or half written
             left.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Wait for the job that runs, and give up all previews."""
-        self._thread.shutdown()
-        for name in list(self._kept):
-            self._drop(name)
+        self._stopping = True
+        with self._busy:
+            for name in list(self._kept):
+                self._drop(name)
 
     def preview(self, model: Served, numbers: Sequence[int]) -> Future[Preview]:
         """What learning the records' images would change. Raises Refused: 409 while another job runs."""
@@ -85,17 +87,18 @@ class UpdateJobs:
         if not self._busy.acquire(blocking=False):
             raise Refused(409, "Another update is being worked on. Wait until it is done.")
 
+        if self._stopping:
+            self._busy.release()
+            raise Refused(503, "The server is stopping.", retry_after=5)
+
         def run() -> Any:
             try:
+                _lower_priority()
                 return work()
             finally:
                 self._busy.release()
 
-        try:
-            return self._thread.submit(run)
-        except RuntimeError:
-            self._busy.release()
-            raise Refused(503, "The server is stopping.", retry_after=5) from None
+        return apart("update", run)
 
     def _preview(self, model: Served, numbers: Sequence[int]) -> Preview:
         from sapatchcore.detector import SAPatchCore
