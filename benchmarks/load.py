@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
             record[stage] = {
                 **found,
                 "environment": record.content["environment"],
-                "seconds": time.perf_counter() - begin,
+                "took_seconds": time.perf_counter() - begin,
             }
             record.write(given.output)
 

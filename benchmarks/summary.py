@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kinds_summary
+import load_summary
 import method_summary
 import recipes_summary
 import verdict_summary
@@ -22,6 +23,7 @@ BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 DEMO_BEGIN, DEMO_END = "<!-- demo:begin -->", "<!-- demo:end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
 VERDICTS = ROOT / "docs" / "verdicts.md"
+SERVER = ROOT / "docs" / "server.md"
 NAMES = {"self": "SA-PatchCore", "none": "PatchCore"}
 TITLES = {
     "README.md": (
@@ -176,6 +178,7 @@ def write() -> None:
     _put(CARD, RECIPES_BEGIN, recipes(), RECIPES_END)
     for name, text in verdicts().items():
         _put(VERDICTS, *marked(name, text))
+    _put(SERVER, *marked("load", server()))
 
 
 def marked(name: str, text: str) -> tuple[str, str, str]:
@@ -191,6 +194,12 @@ def verdicts() -> dict[str, str]:
         "update": kinds_summary.update_table(),
         "verdict": "\n".join(_table(("what", "measured", "to reach"), verdict_costs())),
     }
+
+
+def server() -> str:
+    """The generated part of docs/server.md."""
+    found = load("load")["results"]
+    return "\n".join([load_summary.conditions(found), "", *_table(load_summary.HEAD, load_summary.load_rows(found))])
 
 
 def verdict_costs() -> list[tuple[str, str, str]]:

@@ -116,7 +116,8 @@ def test_file_that_is_cut_off_is_said() -> None:
 
 
 RUNNING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands down that it is ignored
 import torch
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.spill import GrowingRows, Spill
