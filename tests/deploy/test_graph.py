@@ -14,12 +14,13 @@ from sapatchcore.score.threshold import p_values
 torch = pytest.importorskip("torch")
 
 from sapatchcore import SAPatchCore  # noqa: E402 - these need torch
+from sapatchcore.data.sources import Batch  # noqa: E402
 from sapatchcore.deploy import attention  # noqa: E402
 from sapatchcore.deploy.attention import anchored_attention  # noqa: E402
 from sapatchcore.deploy.enlarge import Enlarge  # noqa: E402
 from sapatchcore.deploy.export import _graph, _on_cpu  # noqa: E402
 from sapatchcore.deploy.facts import OUTPUTS  # noqa: E402
-from sapatchcore.deploy.reduce import Rows, reduced_bank  # noqa: E402
+from sapatchcore.deploy.reduce import Rows  # noqa: E402
 
 
 def plain(x: Any) -> Any:
@@ -81,7 +82,7 @@ def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: An
     pictures = images(3, size=(100, 90), seed=6)
     expected = detector.predict(pictures)
     bank = detector._fitted()
-    graph, _ = _graph(_on_cpu(detector), bank, "float32", detector.calibration)
+    graph = _graph(_on_cpu(detector), bank, "float32", detector.calibration)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
     assert found["neighbours"].dtype == torch.int64
@@ -105,9 +106,9 @@ def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, imag
     pictures = torch.from_numpy(images(3, seed=7))
     bank, plain = fitted._fitted(), _on_cpu(fitted)
     with torch.inference_mode():
-        scores = _graph(plain, bank, "float32", None)[0](pictures)[0].numpy()
+        scores = _graph(plain, bank, "float32", None)(pictures)[0].numpy()
         known = type(fitted.calibration)(**{**vars(fitted.calibration), "scores": np.repeat(scores, 4)[:10]})
-        found = dict(zip(OUTPUTS, _graph(plain, bank, "float32", known)[0](pictures), strict=False))
+        found = dict(zip(OUTPUTS, _graph(plain, bank, "float32", known)(pictures), strict=False))
     np.testing.assert_array_equal(found["score"], scores)
     np.testing.assert_array_equal(found["p_value"], p_values(scores, known.scores).astype(np.float32))
 
@@ -115,7 +116,7 @@ def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, imag
 def test_a_large_bank_is_met_in_slices(fitted: SAPatchCore, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = images(2, seed=7)
     monkeypatch.setattr("sapatchcore.deploy.graph._PRODUCT", 10 * len(fitted.memory_bank))  # ten patches at a time
-    graph, _ = _graph(_on_cpu(fitted), fitted._fitted(), "float32", None)
+    graph = _graph(_on_cpu(fitted), fitted._fitted(), "float32", None)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
     np.testing.assert_array_equal(found["neighbours"], fitted.predict(pictures).neighbours)
@@ -133,14 +134,61 @@ def test_a_short_bank_is_compared_by_the_numbers_that_the_file_holds(precision: 
     assert float((full - rows).abs().max()) <= within * float(rows.abs().max())
     distances = (queries[:, :, None] - full).square().sum(3)
     own = distances - kept.product(queries)
-    torch.testing.assert_close(own, own[:, :, :1].expand_as(own), rtol=1e-3, atol=1e-3)  # a number of the query alone
+    rounding = 1.5 if precision == "int8" else 1e-3  # of a search in whole numbers
+    torch.testing.assert_close(
+        own, own[:, :, :1].expand_as(own), rtol=1e-3, atol=rounding
+    )  # a number of the query alone
     row = distances.argmin(2)
     torch.testing.assert_close(kept.squared(queries, row), distances.amin(2))
 
 
-def test_the_short_bank_as_a_bank(fitted: SAPatchCore) -> None:
-    bank = fitted._fitted()
-    short = reduced_bank(bank, "int8", 128)
-    parts = Rows(bank.rows[:, :128], "int8").rows(), Rows(bank.rows[:, 128:], "int8").rows()
-    torch.testing.assert_close(short.rows, torch.cat(parts, dim=1), rtol=0, atol=0)
-    assert reduced_bank(bank, "float32", 128) is bank
+@pytest.mark.parametrize("options", [{}, {"image_score": "reweighted", "neighbors": 3}])
+def test_left_out_rows_do_not_count(small: dict[str, Any], good: Any, images: Any, options: dict[str, Any]) -> None:
+    """The comparison that a calibration is taken anew with is the pipeline's own, an image's own rows left out."""
+    detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:3])
+    plain, bank = _on_cpu(detector), detector._fitted()
+    graph = _graph(plain, bank, "float32", None)
+    pictures = images(1, size=plain.settings.input_size, seed=6)
+    patches = plain.embed(Batch(("one",), (plain.settings.input_size,), pictures))
+    for own in (-1, 0, 2):
+        expected = plain.score(patches, bank, torch.tensor([own]))
+        found = graph.compare(patches.local, patches.context, None if own < 0 else bank.images == own)
+        for value, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(value.numpy(), other, rtol=1e-4, atol=1e-5)
+        assert own not in bank.images[found[-1].flatten()]
+
+
+def test_few_rows_left_weigh_as_in_the_pipeline(small: dict[str, Any], good: Any) -> None:
+    detector = SAPatchCore(**{**small, "coreset_ratio": 0.08, "image_score": "reweighted", "neighbors": 9}).fit(
+        good[:2]
+    )
+    plain, bank = _on_cpu(detector), detector._fitted()
+    assert 2 <= int((bank.images == 1).sum()) < 9
+    patches = plain.embed(Batch(("one",), (plain.settings.input_size,), good[:1]))
+    expected = plain.score(patches, bank, torch.tensor([0]))
+    found = _graph(plain, bank, "float32", None).compare(patches.local, patches.context, bank.images == 0)
+    np.testing.assert_allclose(found[0].numpy(), expected[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_rows_in_int8_are_searched_in_whole_numbers(scale: float) -> None:
+    """By hand, in whole numbers; however large a query is, none of its numbers is cut off."""
+    rng = np.random.default_rng(1)
+    rows = (rng.normal(0, 1, (60, 24)) * np.linspace(0.1, 3, 24)).astype(np.float32)
+    queries = (rng.normal(0, 1, (2, 7, 24)) * scale).astype(np.float32)
+    kept = Rows(torch.from_numpy(rows), "int8")
+    found = kept.product(torch.from_numpy(queries)).numpy()
+    column = np.abs(rows).max(0) / 127
+    whole_rows = np.rint(rows / column)
+    mean = (whole_rows * column).mean(0)
+    scaled = (queries - mean) * column
+    top = np.abs(scaled).max(2, keepdims=True)
+    whole = np.rint(scaled / top * 127)
+    norms = np.square(whole_rows * column - mean).sum(1)
+    expected = norms - 2 * top / 127 * (whole @ whole_rows.T)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_zero_query_in_int8_is_no_division_by_zero() -> None:
+    kept = Rows(torch.ones(3, 4), "int8")
+    np.testing.assert_allclose(kept.product(torch.ones(1, 1, 4)).numpy(), np.zeros((1, 1, 3)), atol=1e-6)

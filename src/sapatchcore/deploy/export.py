@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.deploy import onnx_file, openvino_file
@@ -24,7 +23,7 @@ from sapatchcore.deploy.graph import EMBEDDING, Graph
 from sapatchcore.deploy.onnx_file import OPSET, check_opset
 from sapatchcore.deploy.quantise import quantised_onnx, quantised_openvino
 from sapatchcore.deploy.recalibrate import good_images, recalibrated
-from sapatchcore.deploy.reduce import FORMATS, Rows, reduced_bank
+from sapatchcore.deploy.reduce import FORMATS, Rows
 from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
@@ -85,8 +84,7 @@ def export_model(
     images, source = check_images(check, bank, made=exact)
 
     known = detector._calibration
-    shorter = reduced_bank(bank, bank_precision, plain.network.channels[0])
-    graph, cell = _graph(plain, bank, bank_precision, known)
+    graph = _graph(plain, bank, bank_precision, known)
     model = onnx_file.onnx_model(graph, opset=opset, backbone=plain.settings.backbone)
     good = good_images(bank) if precision == "int8" else []
     if precision in ("float16", "bfloat16"):
@@ -103,7 +101,7 @@ def export_model(
     of_file, note = known, "the model's own"
     if known is not None and not exact:
         session = _session(kind, form.only(model, EMBEDDING))
-        of_file, note = recalibrated(known, plain, shorter, cell, session, progress)
+        of_file, note = recalibrated(known, plain, bank, graph, session, progress)
         if of_file is not known:
             form.set_values(model, "good", np.sort(of_file.scores))
     names = [name for name in OUTPUTS if name != "p_value" or known is not None]
@@ -171,8 +169,7 @@ def _check_size(plain: Pipeline, bank: Bank, bank_precision: str) -> None:
         )
 
 
-def _graph(plain: Pipeline, bank: Bank, bank_precision: str, known: Calibration | None) -> tuple[Graph, torch.Tensor]:
-    """The graph, and which cell of the context serves each patch."""
+def _graph(plain: Pipeline, bank: Bank, bank_precision: str, known: Calibration | None) -> Graph:
     settings, channels = plain.settings, plain.network.channels[0]
     h, w = settings.input_size
     blank = Batch(("a blank image",), ((h, w),), np.zeros((1, h, w, 3), np.uint8))
@@ -180,7 +177,7 @@ def _graph(plain: Pipeline, bank: Bank, bank_precision: str, known: Calibration 
     parts = bank.rows[:, :channels].contiguous(), bank.rows[:, channels:].contiguous()
     rows = Rows(parts[0], bank_precision), Rows(parts[1], bank_precision)
     scores = None if known is None else known.scores
-    return Graph(plain.network.features, rows, patches.cell, patches.grid, settings, scores), patches.cell
+    return Graph(plain.network.features, rows, patches.cell, patches.grid, settings, scores)
 
 
 def _session(kind: str, model: Any) -> Session:

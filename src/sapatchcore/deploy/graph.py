@@ -70,17 +70,28 @@ class Graph(torch.nn.Module):
         pixels = self.lanczos(images).to(torch.uint8)  # step 1
         layers = self._features(pixels)  # step 2
         local, context = self._embed(*layers)  # steps 3 to 5
-        coarse = self.context.product(context)  # (n, r, m)
+        arrays = self.compare(local, context)  # steps 7 and 8
+        anomaly_map = self.enlarge(arrays[3], images.shape[1], images.shape[2])  # step 9
+        score, *_ = arrays
+        known = [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
+        return (*arrays, anomaly_map, *known, pixels, *layers, local, context)
+
+    def compare(
+        self, local: torch.Tensor, context: torch.Tensor, barred: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """``EMBEDDING`` → ``facts.SCORES`` and ``facts.GRIDS``. barred: (m,) bool, rows of the bank that do not count."""
+        coarse = _less(self.context.product(context), barred)  # (n, r, m)
         step = max(1, _PRODUCT // self._count)
         slices = [slice(first, first + step) for first in range(0, len(self.cell), step)]
         # Not argmin, which OpenVINO turns into a stable sort.
         found = [
-            (self.local.product(local[:, part]) + coarse[:, self.cell[part]]).topk(1, 2, largest=False, sorted=False)
+            (self.local.product(local[:, part]) + coarse.index_select(1, self.cell[part])).topk(
+                1, 2, largest=False, sorted=False
+            )
             for part in slices
         ]
         row = torch.cat([one.indices[:, :, 0] for one in found], dim=1)  # (n, p)
-        inner = pixels, *layers, local, context
-        context = context[:, self.cell]
+        context = context.index_select(1, self.cell)
         near, far = self.local.squared(local, row), self.context.squared(context, row)  # step 7: from the differences
         whole, near, far = (near + far).sqrt(), near.sqrt(), far.sqrt()
 
@@ -88,12 +99,10 @@ class Graph(torch.nn.Module):
         place = at[:, None]
         parts = [score, near.gather(1, place)[:, 0], far.gather(1, place)[:, 0]]
         if self._neighbors is not None:
-            weight = self._weight(score, _pick(local, at), _pick(context, at), row.gather(1, place), self._neighbors)
+            worst = _pick(local, at), _pick(context, at)
+            weight = self._weight(score, *worst, row.gather(1, place), self._neighbors, barred)
             parts = [part * weight for part in parts]
-        grids = [grid.unflatten(1, self._grid) for grid in (whole, near, far, row)]
-        anomaly_map = self.enlarge(grids[0], images.shape[1], images.shape[2])  # step 9
-        known = [] if self.good is None else [self.p_values[(self.good >= parts[0][:, None]).to(torch.int32).sum(1)]]
-        return (*parts, *grids, anomaly_map, *known, *inner)
+        return (*parts, *(grid.unflatten(1, self._grid) for grid in (whole, near, far, row)))
 
     def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As to_patches: local (n, p, c2), context (n, r, c3)."""
@@ -108,14 +117,27 @@ class Graph(torch.nn.Module):
         return rearrange(local, "n c h w -> n (h w) c"), rearrange(context, "n c h w -> n (h w) c")
 
     def _weight(
-        self, score: torch.Tensor, local: torch.Tensor, context: torch.Tensor, row: torch.Tensor, k: int
+        self,
+        score: torch.Tensor,
+        local: torch.Tensor,
+        context: torch.Tensor,
+        row: torch.Tensor,
+        k: int,
+        barred: torch.Tensor | None,
     ) -> torch.Tensor:
         """(n,) the weight of "reweighted"; local, context (n, 1, c): the worst patches. row: (n, 1), their nearest ones."""
         match = self.local.product(self.local.rows()[row]) + self.context.product(self.context.rows()[row])
-        around = match[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
+        around = _less(match, barred)[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
         distances = (self.local.squared(local, around) + self.context.squared(context, around)).sqrt()
+        if barred is not None:  # fewer than k may be left
+            distances = distances.masked_fill(barred[around], -torch.inf)
         # As neighbourhood_weight; without logsumexp, which the way down to opset 17 does not know.
         return 1 - 1 / (distances - score[:, None]).exp().sum(1).clamp(min=1)
+
+
+def _less(product: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
+    """Without the rows that do not count: nothing is as far as they are."""
+    return product if barred is None else product.masked_fill(barred, torch.inf)
 
 
 def _pick(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The calibration in the file's own numbers: a network in a shorter format gives other scores, to good images too.
 
 Verdicts are right only where both sides of the comparison were measured alike. The good images go through the exported network;
-the bank, as the file holds it, meets their patches here, where an image's own rows can be left out as ``fit`` did.
+the graph's own comparison with the bank, as the file holds it, is done here, where an image's own rows can be left out as
+``fit`` did.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from sapatchcore.data.images import read_image
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.deploy.graph import EMBEDDING
+from sapatchcore.deploy.graph import EMBEDDING, Graph
 from sapatchcore.deploy.sessions import Session
-from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import ModelFileError
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
@@ -29,11 +29,11 @@ MOST = 64  # good images that int8's ranges are taken from
 
 
 def recalibrated(
-    known: Calibration, plain: Pipeline, bank: Bank, cell: torch.Tensor, session: Session, progress: Progress | None
+    known: Calibration, plain: Pipeline, bank: Bank, graph: Graph, session: Session, progress: Progress | None
 ) -> tuple[Calibration, str]:
     """The calibration with the file's scores, where all of its images are at hand, and a sentence about it.
 
-    bank: as the file holds it. cell: as of Patches. session: with the outputs ``graph.EMBEDDING``.
+    graph: of the file. session: of the file, with the outputs ``graph.EMBEDDING``.
     """
     files = [Path(name) for name in known.names]
     if missing := sum(not file.is_file() for file in files):
@@ -41,14 +41,16 @@ def recalibrated(
             f"the model's own, in float32, since {missing} of its {len(files)} images are not at hand: the promised rate does "
             "not hold exactly"
         )
-    barred = torch.from_numpy(known.images)
     scored = []
     for place, file in enumerate(files):
         image = read_image(file)
         found = session.run(image[None])
         local, context = (torch.from_numpy(found[name]) for name in EMBEDDING)
-        arrays = plain.score(Patches(local, context, cell, bank.grid), bank, barred[place : place + 1])
-        scored.append((Batch((known.names[place],), ((image.shape[0], image.shape[1]),), image[None, :0]), arrays))
+        own = int(known.images[place])  # -1: the bank has nothing of it
+        with torch.inference_mode():
+            arrays = graph.compare(local, context, None if own < 0 else bank.images == own)
+        batch = Batch((known.names[place],), ((image.shape[0], image.shape[1]),), image[None, :0])
+        scored.append((batch, [array.numpy() for array in arrays]))
         if progress is not None:
             progress("calibrate", place + 1, len(files))
     result = gather_result(scored, **plain.shape, total=None, progress=None)

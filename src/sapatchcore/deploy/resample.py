@@ -10,8 +10,9 @@ plus ½·2²², shifted down by 22 bits and clipped to 0 … 255. Pillow compute
 - t is a ratio of whole numbers, kept as such (int32). f comes from a table of cubics, one for each 1/1024 of t. Values are kept
   as *limbs*: whole numbers of up to 12 bits, whose products and sums float32 holds exactly, and a small rest. f and the
   quotient are right to about 2⁻⁴³; only a coefficient within 2⁻²⁰ of a half could be rounded the other way.
-- Pixels times coefficients: three limbs of 9, 7 and 7 bits. Every product and every sum is a whole number below 2²⁴, in
-  any order of summation, as long as a pixel is a mixture of at most 1028 (images up to 171 times as large as ``resize``).
+- Pixels times coefficients: two limbs of 16 and 7 bits. Σ_x |c[i, x]| is at most 1.58 · 2²², at any size, and so every product
+  and every sum is a whole number below 2²⁴, in any order of summation, as long as a pixel is a mixture of at most 1028 (images up
+  to 171 times as large as ``resize``).
 
 Where an axis has its size already, c is the unit matrix: Pillow, which then skips the axis, and this agree.
 """
@@ -44,9 +45,10 @@ class Lanczos(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         top, left, height, width = self._box
         n, h, w = images.shape[0], images.shape[1], images.shape[2]
-        columns = images.transpose(1, 2).reshape(n, w, h * 3)
-        narrow = self._axis(columns, w, self._resize[1], left, width).reshape(n, width, h, 3)
-        rows = narrow.transpose(1, 2).reshape(n, h, width * 3)
+        # Colours apart first: of all ways to turn the image, the cheapest in both runtimes.
+        columns = images.permute(0, 2, 3, 1).reshape(n, w, 3 * h)
+        narrow = self._axis(columns, w, self._resize[1], left, width).reshape(n, width, 3, h)
+        rows = narrow.permute(0, 3, 1, 2).reshape(n, h, width * 3)
         return self._axis(rows, h, self._resize[0], top, height).reshape(n, height, width, 3)
 
     def _axis(self, x: torch.Tensor, pixels: int, resized: int, start: int, cropped: int) -> torch.Tensor:
@@ -54,16 +56,13 @@ class Lanczos(torch.nn.Module):
         window, weights = self._coefficients(pixels, resized, start, cropped)
         blocks, taps = window.shape
         seen = x.index_select(1, window.flatten()).float().unflatten(1, (blocks, taps))  # (n, blocks, taps, m)
-        high = torch.round(weights * 2.0**-14)
-        rest = weights - high * 2.0**14
-        middle = torch.round(rest * 2.0**-7)
-        limbs = torch.cat((high, middle, rest - middle * 2.0**7), dim=1)  # (blocks, 3·together, taps)
-        sums = limbs @ seen  # (n, blocks, 3·together, m)
-        high, middle, low = (sums[:, :, i * _TOGETHER : (i + 1) * _TOGETHER] for i in range(3))
-        # ⌊(high·2¹⁴ + middle·2⁷ + low + 2²¹) / 2²²⌋, a limb at a time.
-        middle = middle + torch.floor(low * 2.0**-7)
-        high = high + torch.floor(middle * 2.0**-7) + 2.0**7
-        return torch.floor(high * 2.0**-8).clamp(0, 255).flatten(1, 2)[:, :cropped]
+        high = torch.round(weights * 2.0**-7)
+        limbs = torch.cat((high, weights - high * 2.0**7), dim=1)  # (blocks, 2·together, taps)
+        sums = limbs @ seen  # (n, blocks, 2·together, m)
+        high, low = sums[:, :, :_TOGETHER], sums[:, :, _TOGETHER:]
+        # ⌊(high·2⁷ + low + 2²¹) / 2²²⌋, a limb at a time.
+        shifted = torch.floor((high + torch.floor(low * 2.0**-7) + 2.0**14) * 2.0**-15)
+        return shifted.clamp(0, 255).flatten(1, 2)[:, :cropped]
 
     def _coefficients(self, pixels: int, resized: int, start: int, cropped: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Pillow's coefficients of the output pixels ``start`` … in blocks of ``_TOGETHER``.

@@ -87,9 +87,9 @@ def openvino_session(
             requests.own = compiled.create_infer_request()
         parts: list[Arrays] = []
         for place in range(len(images)):
-            found = requests.own.infer({INPUT: images[place : place + 1]})
+            found = requests.own.infer({INPUT: images[place : place + 1]}, share_inputs=True)
             parts.append({one: np.array(found[one]) for one in wanted})  # copies: the next image writes where these lie
-        return {one: np.concatenate([part[one] for part in parts]) for one in wanted}
+        return parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
 
     return Session(run, metadata, f"openvino {openvino.__version__.split('-')[0]}")
 
