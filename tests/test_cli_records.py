@@ -20,7 +20,7 @@ from PIL import Image
 
 from sapatchcore import SAPatchCore, cli
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy.record import Filter
 from sapatchcore.deploy.records import Records
@@ -112,7 +112,7 @@ def test_the_text_is_as_of_predict(
 def test_an_exported_model_is_opened_as_predict_opens_it(
     image_folder: Path, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install sapatchcore[edge]")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: install the extra edge")
     (tmp_path / "m.onnx").write_bytes(b"no model")
     sentences = set()
     for call in (["predict", tmp_path / "m.onnx", image_folder], ["watch", tmp_path / "m.onnx", image_folder]):
@@ -161,7 +161,7 @@ def test_without_packages_it_is_said_what_to_install(
     ):
         done = run_python(code, missing, *map(str, arguments))
         assert done.returncode == 1
-        assert "pip install sapatchcore[serve]" in done.stderr
+        assert 'pip install "sapatchcore[serve]"' in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 
@@ -235,7 +235,7 @@ def test_a_filter_that_cannot_be_meant(filled: Path, options: list[str], capsys:
 
 
 def test_export(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install sapatchcore[serve]")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: install the extra serve")
     assert run("records", "export", filled, "-o", tmp_path / "r.csv", "--verdict", "reject") == 0
     assert f"{tmp_path / 'r.csv'}: 3 records, " in capsys.readouterr().out
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:

@@ -702,7 +702,7 @@ def test_the_run_line_end_to_end(parts: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_the_onnx_file_end_to_end(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for needed in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(needed, reason=f"{needed} is not installed: pip install sapatchcore[export]")
+        pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
     values = keys(
         ("DATASET.datadir", str(parts.parent)),
         ("DATASET.target", "parts"),

@@ -54,6 +54,11 @@ class MetricError(SAPatchCoreError, ValueError):
     """A metric was asked of labels or scores for which it is not defined."""
 
 
+def install(extra: str) -> str:
+    """The command that installs what ``extra`` names; quoted, since some shells read brackets themselves."""
+    return f'pip install "sapatchcore[{extra}]"'
+
+
 @contextmanager
 def learn_needed() -> Iterator[None]:
     """For a block that may import what learns: a package of ``LEARN`` that is missing becomes a sentence with the remedy.
@@ -67,7 +72,7 @@ def learn_needed() -> Iterator[None]:
             raise
         raise MissingPackageError(
             f"Learning and model files need PyTorch and its companions, and {error.name} is not installed: "
-            'pip install "sapatchcore[learn]". Exported models (.onnx, .xml) need none of them.',
+            f"{install('learn')}. Exported models (.onnx, .xml) need none of them.",
             name=error.name,
         ) from None
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
-    pytest.importorskip(needed, reason=f"{needed} is not installed: pip install sapatchcore[export]")
+    pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
 from exporting import given, program_of  # noqa: E402 - these need the packages above
 
@@ -338,7 +338,7 @@ def test_shorter_networks_are_measured_and_calibrated_anew(
     share: float,
 ) -> None:
     if precision == "int8" and name == "m.xml":
-        pytest.importorskip("nncf", reason="nncf is not installed: pip install sapatchcore[export]")
+        pytest.importorskip("nncf", reason="nncf is not installed: install the extra export")
     given(its_program, monkeypatch)
     export_model(by_files, tmp_path / f"full{Path(name).suffix}")
     facts = export_model(by_files, tmp_path / name, precision=precision)

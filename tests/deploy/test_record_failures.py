@@ -19,7 +19,7 @@ import pytest
 from damage import cut, flipped, swapped, zeroed
 from inspections import inspection
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sqlalchemy import event
 
@@ -114,7 +114,7 @@ def test_a_database_without_records_is_not_taken_for_one(postgresql: postgres.Po
 
 def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    refused("postgresql://joe@127.0.0.1/line", "pip install sapatchcore[postgresql]")
+    refused("postgresql://joe@127.0.0.1/line", 'pip install "sapatchcore[postgresql]"')
 
 
 # ------------------------------------------------------------------------------------------------- files of others, damage

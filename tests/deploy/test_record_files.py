@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from inspections import inspection
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the extra serve")
 
 from pyarrow import parquet
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspections import inspection
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy import record_retention
 from sapatchcore.deploy import records as records_module

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspections import PlainRecords, inspection
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy import records as records_module
 from sapatchcore.deploy.record import Filter, Watched

@@ -73,7 +73,7 @@ def test_pixels_are_pillows(seed: int) -> None:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The step alone as an ONNX file: 256 × 256, crop 224."""
     for needed in ("onnx", "onnxscript"):
-        pytest.importorskip(needed, reason=f"{needed} is not installed: pip install sapatchcore[export]")
+        pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
     path = tmp_path_factory.mktemp("resample") / "resample.onnx"
     free = {0: torch.export.Dim("n"), 1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
     graph = Lanczos((256, 256), crop_box((256, 256), (224, 224)))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
-    pytest.importorskip(needed, reason=f"{needed} is not installed: pip install sapatchcore[export]")
+    pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
 from exporting import given, program_of  # noqa: E402 - these need the packages above
 from test_cli import run  # noqa: E402

@@ -18,8 +18,8 @@ import pytest
 from inspections import inspection
 from PIL import Image
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install sapatchcore[serve]")
-pytest.importorskip("watchfiles", reason="watchfiles is not installed: pip install sapatchcore[serve]")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
+pytest.importorskip("watchfiles", reason="watchfiles is not installed: install the extra serve")
 
 from sapatchcore.deploy import arrivals
 from sapatchcore.deploy import watch as watch_module

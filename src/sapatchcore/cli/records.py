@@ -20,7 +20,7 @@ from sapatchcore.cli.common import (
     promised_rate,
     warn,
 )
-from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError
+from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,7 +224,7 @@ def _open(where: str, *, make: bool = False) -> Records:
 
 
 def _missing(error: ImportError) -> SAPatchCoreError:
-    return SAPatchCoreError(f"Records need packages that are not installed ({error}): pip install sapatchcore[serve]")
+    return SAPatchCoreError(f"Records need packages that are not installed ({error}): {install('serve')}")
 
 
 def _filter(

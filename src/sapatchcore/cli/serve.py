@@ -61,9 +61,9 @@ def serve(
         from sapatchcore.deploy.serve_options import Keep, ServerOptions
         from sapatchcore.deploy.server import serve as run
     except ModuleNotFoundError as error:
-        from sapatchcore.errors import SAPatchCoreError
+        from sapatchcore.errors import SAPatchCoreError, install
 
-        raise SAPatchCoreError(f"The server needs {error.name}: pip install sapatchcore[serve]") from None
+        raise SAPatchCoreError(f"The server needs {error.name}: {install('serve')}") from None
 
     load = {"device": device, "precision": precision, "batch_size": batch_size}
     options = ServerOptions(

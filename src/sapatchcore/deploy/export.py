@@ -26,7 +26,7 @@ from sapatchcore.deploy.recalibrate import good_images, recalibrated
 from sapatchcore.deploy.reduce import FORMATS, Rows
 from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
+from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.replace import replacing
@@ -147,9 +147,7 @@ def require_packages(kind: str) -> None:
             importlib.import_module(name)
         except ImportError:
             *most, last = PACKAGES[kind]
-            raise SAPatchCoreError(
-                f"Exporting needs {', '.join(most)} and {last}: pip install sapatchcore[export]"
-            ) from None
+            raise SAPatchCoreError(f"Exporting needs {', '.join(most)} and {last}: {install('export')}") from None
 
 
 def _on_cpu(detector: SAPatchCore) -> Pipeline:

@@ -18,7 +18,7 @@ from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.deploy.facts import INPUT
 from sapatchcore.deploy.graph import BOUNDS
 from sapatchcore.deploy.onnx_file import network_nodes, quiet
-from sapatchcore.errors import ModelFileError, SAPatchCoreError
+from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
 
 # Of a network's operations: those whose int8 form is worth its rounding. Activations join the one before them.
 _OPERATIONS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
@@ -68,7 +68,7 @@ def quantised_openvino(model: Any, good: Sequence[UInt8Array]) -> Any:
         with quiet("nncf"):
             import nncf
     except ImportError:
-        raise SAPatchCoreError("int8 for OpenVINO needs nncf: pip install sapatchcore[export]") from None
+        raise SAPatchCoreError(f"int8 for OpenVINO needs nncf: {install('export')}") from None
     inside = _names_of_network(model)
     others = [name for name in (one.get_friendly_name() for one in model.get_ordered_ops()) if name not in inside]
     with quiet("nncf"), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its bars

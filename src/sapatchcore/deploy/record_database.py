@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sapatchcore.deploy.turns import Turns
-from sapatchcore.errors import RecordsError
+from sapatchcore.errors import RecordsError, install
 
 CONNECTIONS = 16  # at most; a thread that finds none free waits
 _SQLITE = {  # by SQLite's primary result code
@@ -75,7 +75,7 @@ class Database:
                 pool_pre_ping=not self.is_sqlite,
             )
         except ImportError:
-            raise RecordsError("PostgreSQL needs psycopg: pip install sapatchcore[postgresql]") from None
+            raise RecordsError(f"PostgreSQL needs psycopg: {install('postgresql')}") from None
         except (ArgumentError, NoSuchModuleError, TypeError, ValueError):
             raise RecordsError(f"{self.shown}: {_URLS}") from None
         self._writer = self._engine.execution_options(writes=True)

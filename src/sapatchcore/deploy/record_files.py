@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from sapatchcore.deploy.record import Record
-from sapatchcore.errors import RecordsError
+from sapatchcore.errors import RecordsError, install
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _FIELDS = fields(Record)
@@ -57,7 +57,7 @@ def write_parquet(file: BinaryIO, records: Iterable[list[Record]]) -> int:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise RecordsError("Parquet needs pyarrow: pip install sapatchcore[serve]. CSV needs nothing.") from None
+        raise RecordsError(f"Parquet needs pyarrow: {install('serve')}. CSV needs nothing.") from None
     kinds: dict[str, Callable[[], Any]] = {
         "int": pyarrow.int64,
         "str": pyarrow.string,

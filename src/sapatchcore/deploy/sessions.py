@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.deploy.facts import INPUT, METADATA
-from sapatchcore.errors import ModelFileError, SAPatchCoreError
+from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
 
 UInt8Array = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -41,7 +41,7 @@ def onnx_session(name: str, content: bytes, *, threads: int | None, outputs: Seq
 
     Raises SAPatchCoreError without the package; ModelFileError where the runtime refuses the file.
     """
-    onnxruntime = _package("onnxruntime", "An ONNX file needs onnxruntime: pip install sapatchcore[edge]")
+    onnxruntime = _package("onnxruntime", f"An ONNX file needs onnxruntime: {install('edge')}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
@@ -63,7 +63,7 @@ def openvino_session(
     name: str, content: bytes, weights: bytes, *, threads: int | None, outputs: Sequence[str] | None = None
 ) -> Session:
     """OpenVINO's; content and weights: of the .xml and the .bin. All else as of ``onnx_session``."""
-    openvino = _package("openvino", "An OpenVINO file needs openvino: pip install sapatchcore[edge-openvino]")
+    openvino = _package("openvino", f"An OpenVINO file needs openvino: {install('edge-openvino')}")
     # Where the processor has bfloat16, OpenVINO would compute in it by itself: other scores.
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.errors import SAPatchCoreError
+from sapatchcore.errors import SAPatchCoreError, install
 from sapatchcore.verify.curves import Curve, thinned
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def require_packages() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise SAPatchCoreError(
-            f"A report needs matplotlib and jinja2. Got: {error}. Install them: pip install sapatchcore[report]"
+            f"A report needs matplotlib and jinja2. Got: {error}. Install them: {install('report')}"
         ) from None
 
 
