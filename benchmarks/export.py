@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         # Network and bank by turns: what the one costs does not hide behind the other. Then both in int8, the fast profile.
         pairs = [(precision, "float32") for precision in precisions]
         pairs += [("float32", bank) for bank in given.bank_precisions.split(",") if bank != "float32"]
-        pairs += [(short, short) for short in precisions if short == "int8" and short in given.bank_precisions.split(",")]
+        pairs += [
+            (short, short) for short in precisions if short == "int8" and short in given.bank_precisions.split(",")
+        ]
         for runtime in runtimes:
             for precision, bank in pairs:
                 run = one(detector, own, labels, [sample.path for sample in tested], runtime, precision, bank)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import export_summary
 import kinds_summary
 import load_summary
 import method_summary
@@ -24,6 +25,7 @@ DEMO_BEGIN, DEMO_END = "<!-- demo:begin -->", "<!-- demo:end -->"
 RECIPES_BEGIN, RECIPES_END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
 VERDICTS = ROOT / "docs" / "verdicts.md"
 SERVER = ROOT / "docs" / "server.md"
+EXPORT = ROOT / "docs" / "export.md"
 NAMES = {"self": "SA-PatchCore", "none": "PatchCore"}
 TITLES = {
     "README.md": (
@@ -179,6 +181,8 @@ def write() -> None:
     for name, text in verdicts().items():
         _put(VERDICTS, *marked(name, text))
     _put(SERVER, *marked("load", server()))
+    for name, text in export().items():
+        _put(EXPORT, *marked(name, text))
 
 
 def marked(name: str, text: str) -> tuple[str, str, str]:
@@ -200,6 +204,19 @@ def server() -> str:
     """The generated part of docs/server.md."""
     found = load("load")["results"]
     return "\n".join([load_summary.conditions(found), "", *_table(load_summary.HEAD, load_summary.load_rows(found))])
+
+
+def export() -> dict[str, str]:
+    """The generated parts of docs/export.md, by the name in their marks."""
+    runs, speed, edge = load("export")["results"]["runs"], load("export_speed"), load("edge")["results"]
+    figures = _table(export_summary.SPEED_HEAD, export_summary.speed_rows(speed["results"]))
+    return {
+        "export": "\n".join(
+            [export_summary.conditions(runs), "", *_table(export_summary.HEAD, export_summary.export_rows(runs))]
+        ),
+        "speed": "\n".join([export_summary.speed_conditions(speed), "", *figures]),
+        "edge": "\n".join(_table(export_summary.EDGE_HEAD, export_summary.edge_rows(edge))),
+    }
 
 
 def verdict_costs() -> list[tuple[str, str, str]]:

@@ -90,6 +90,8 @@ def test_figures_are_the_measured_ones() -> None:
     verdicts = summary.VERDICTS.read_text(encoding="utf-8")
     for name, text in summary.verdicts().items():
         assert "\n".join(summary.marked(name, text)) in verdicts, "run: python benchmarks/summary.py"
+    for name, text in summary.export().items():
+        assert "\n".join(summary.marked(name, text)) in summary.EXPORT.read_text(encoding="utf-8"), name
     server = summary.SERVER.read_text(encoding="utf-8")
     assert "\n".join(summary.marked("load", summary.server())) in server, "run: python benchmarks/summary.py"
 
