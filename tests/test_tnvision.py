@@ -576,7 +576,7 @@ def test_onnx_that_cannot_be_had_is_refused_before_any_work(
     with pytest.raises(SettingsError, match=r"opset must be from 17 to \d+\. Got 99\."):
         run(("TRAIN.export_to_onnx", True), ("RESUME.opset_version", 99))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(SAPatchCoreError, match=r"pip install sapatchcore\[export\]") as error:
+    with pytest.raises(SAPatchCoreError, match=r'pip install "sapatchcore\[export\]"') as error:
         run(("TRAIN.export_to_onnx", True))
     assert error.value.exit_code == 1
     assert Brightness.made == []

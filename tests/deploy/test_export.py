@@ -432,7 +432,7 @@ def test_a_missing_package(
     name: str, kind: str, sentence: str, fitted: SAPatchCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SAPatchCoreError, match=rf"^Exporting needs {sentence}: pip install sapatchcore\[export\]$"):
+    with pytest.raises(SAPatchCoreError, match=rf'^Exporting needs {sentence}: pip install "sapatchcore\[export\]"$'):
         export_model(fitted, tmp_path / f"m.{kind}")
     assert list(tmp_path.iterdir()) == []
 

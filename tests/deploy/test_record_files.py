@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
 
 def test_without_pyarrow_it_is_said_what_to_install(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(RecordsError, match=r"pip install sapatchcore\[serve\]"):
+    with pytest.raises(RecordsError, match=r'pip install "sapatchcore\[serve\]"'):
         records.write_parquet(io.BytesIO())
 
 

@@ -109,7 +109,7 @@ def test_metadata_of_others(folder: Path, tmp_path: Path, facts: str, sentence: 
 @pytest.mark.parametrize(("name", "package"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
 def test_without_the_runtime(folder: Path, name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SAPatchCoreError, match=rf"needs {package}: pip install sapatchcore\[edge"):
+    with pytest.raises(SAPatchCoreError, match=rf'needs {package}: pip install "sapatchcore\[edge'):
         open_exported(folder / name)
 
 

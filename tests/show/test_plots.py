@@ -162,5 +162,5 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: st
         return imported(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SAPatchCoreError, match=rf"{missing}.*pip install sapatchcore\[report\]"):
+    with pytest.raises(SAPatchCoreError, match=rf'{missing}.*pip install "sapatchcore\[report\]"'):
         require_packages()
