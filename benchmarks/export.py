@@ -14,7 +14,7 @@ from measure import BACKBONE, Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.data.folders import open_dataset
 from sapatchcore.deploy.export import export_model
-from sapatchcore.deploy.reduce import FORMATS
+from sapatchcore.deploy.exporting.reduce import FORMATS
 from sapatchcore.deploy.runtime import open_exported
 from sapatchcore.result import Result
 from sapatchcore.verify.metrics import auroc

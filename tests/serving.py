@@ -14,9 +14,9 @@ import numpy.typing as npt
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from sapatchcore.deploy.serve_options import ServerOptions
 from sapatchcore.deploy.server import create_app
-from sapatchcore.deploy.service import Service
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.service import Service
 
 HOME = "http://127.0.0.1:8000"
 

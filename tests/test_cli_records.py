@@ -22,9 +22,9 @@ from sapatchcore import SAPatchCore, cli
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy.record import Filter
+from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.served import file_hash
+from sapatchcore.deploy.serving.served import file_hash
 from sapatchcore.deploy.watch import watch
 
 

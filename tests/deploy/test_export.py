@@ -18,8 +18,9 @@ for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
 from exporting import given, program_of  # noqa: E402 - these need the packages above
 
 from sapatchcore import SAPatchCore  # noqa: E402
-from sapatchcore.deploy import check, export, openvino_file  # noqa: E402
+from sapatchcore.deploy import export  # noqa: E402
 from sapatchcore.deploy.export import export_model  # noqa: E402
+from sapatchcore.deploy.exporting import check, openvino_file  # noqa: E402
 from sapatchcore.deploy.facts import METADATA, OUTPUTS  # noqa: E402
 from sapatchcore.deploy.runtime import describe_exported, open_exported  # noqa: E402
 from sapatchcore.deploy.sessions import Session  # noqa: E402

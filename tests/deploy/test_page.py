@@ -15,7 +15,7 @@ from live_page import CAMERA, MODEL, Watched, chromium, needs_chromium, running,
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.serve_options import ServerOptions
+from sapatchcore.deploy.serving.options import ServerOptions
 
 pytestmark = needs_chromium
 

@@ -18,7 +18,7 @@ from live_page import MODEL, Watched, add_records, chromium, needs_chromium, run
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.serve_options import ServerOptions
+from sapatchcore.deploy.serving.options import ServerOptions
 from sapatchcore.score.threshold import place
 
 pytestmark = needs_chromium

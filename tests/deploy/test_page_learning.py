@@ -14,8 +14,8 @@ from live_page import MODEL, Watched, chromium, needs_chromium, running, watched
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.serve_options import ServerOptions
-from sapatchcore.deploy.tokens import make_token
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.tokens import make_token
 
 pytestmark = needs_chromium
 ROLES = ("inspect", "feedback", "admin")

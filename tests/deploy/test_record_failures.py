@@ -23,7 +23,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install t
 
 from sqlalchemy import event
 
-from sapatchcore.deploy.record import Filter
+from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError
 

@@ -18,8 +18,8 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the ext
 
 from pyarrow import parquet
 
-from sapatchcore.deploy import record_files, record_rows
-from sapatchcore.deploy.record import Filter
+from sapatchcore.deploy.recording import files, rows
+from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import RecordsError
 
@@ -105,9 +105,9 @@ def test_no_records_are_a_file_with_the_names(records: Records, write: str) -> N
     file = io.BytesIO()
     assert getattr(records, write)(file) == 0
     if write == "write_csv":
-        assert file.getvalue().decode().splitlines() == [",".join(record_files.NAMES)]
+        assert file.getvalue().decode().splitlines() == [",".join(files.NAMES)]
     else:
-        assert parquet.read_table(io.BytesIO(file.getvalue())).column_names == record_files.NAMES
+        assert parquet.read_table(io.BytesIO(file.getvalue())).column_names == files.NAMES
 
 
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
@@ -128,7 +128,7 @@ def test_batches_of_any_size_give_the_same(
             self.parts.append(bytes(part))
             return len(part)
 
-    monkeypatch.setattr(record_rows, "AT_ONCE", size)
+    monkeypatch.setattr(rows, "AT_ONCE", size)
     file = OnlyWrites()
     assert getattr(filled, write)(file) == filled.count(Filter())
     content = b"".join(file.parts)
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(record_files.csv, "writer", full)
+    monkeypatch.setattr(files.csv, "writer", full)
     monkeypatch.setattr(parquet, "ParquetWriter", full)
     with pytest.raises(RecordsError, match=r"r\.out cannot be written: No space left on device\. Name another file\."):
         getattr(filled, write)(path)
@@ -167,7 +167,7 @@ def test_without_pyarrow_it_is_said_what_to_install(records: Records, monkeypatc
 
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
 def test_memory_does_not_grow_with_the_records(tmp_path: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_rows, "AT_ONCE", 100)
+    monkeypatch.setattr(rows, "AT_ONCE", 100)
 
     class Nowhere(io.RawIOBase):
         def writable(self) -> bool:

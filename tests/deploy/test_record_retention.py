@@ -15,10 +15,10 @@ from inspections import inspection
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy import record_retention
 from sapatchcore.deploy import records as records_module
-from sapatchcore.deploy.record import Filter
-from sapatchcore.deploy.record_retention import as_age, as_bytes
+from sapatchcore.deploy.recording import retention
+from sapatchcore.deploy.recording.record import Filter
+from sapatchcore.deploy.recording.retention import as_age, as_bytes
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import SettingsError
 
@@ -46,7 +46,7 @@ def fill(records: Records, sizes: list[int], good: set[int]) -> list[int]:
 def test_by_age_everything_older_goes(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     monkeypatch.setattr(records_module, "_now", lambda: now)
-    monkeypatch.setattr(record_retention, "ROWS", 3)
+    monkeypatch.setattr(retention, "ROWS", 3)
     old = fill(records, [100] * 10, {0, 5})
     records.unreadable(inspection_mark(), "It is no image.")
     now += timedelta(days=30)
@@ -157,7 +157,7 @@ def test_postgresql_takes_new_records_into_the_space(postgresql: postgres.Postgr
 
 def test_inspections_go_on_meanwhile(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small transactions: between two of them others write."""
-    monkeypatch.setattr(record_retention, "ROWS", 2)
+    monkeypatch.setattr(retention, "ROWS", 2)
     fill(records, [3000] * 200, set())
     stop, added = threading.Event(), []
 

@@ -18,7 +18,7 @@ from inspections import PlainRecords, inspection
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy import records as records_module
-from sapatchcore.deploy.record import Filter, Watched
+from sapatchcore.deploy.recording.record import Filter, Watched
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError, SettingsError
 

@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.serve_options import ServerOptions
 from sapatchcore.deploy.server import create_app
-from sapatchcore.deploy.tokens import make_token
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.tokens import make_token
 
 NAME = "m"
 EXAMPLES = 6  # of each route: from values that fit, and from values that do not; with the model's name, and with others

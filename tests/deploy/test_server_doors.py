@@ -18,8 +18,8 @@ from PIL import Image
 from serving import HOME, encoded, service_of, serving
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.serve_options import ServerOptions
-from sapatchcore.deploy.tokens import make_token
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.tokens import make_token
 from sapatchcore.errors import SettingsError
 
 INSPECT = "/v1/models/part/inspect"
@@ -120,7 +120,7 @@ def test_who_one_is(guarded: Any, client: TestClient) -> None:
 
 def test_tokens_come_and_go_while_it_runs(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client, tokens, file = guarded
-    monkeypatch.setattr("sapatchcore.deploy.tokens._LOOK_EVERY", 0.0)
+    monkeypatch.setattr("sapatchcore.deploy.serving.tokens._LOOK_EVERY", 0.0)
     service_of(client).tokens._next_look = 0.0  # type: ignore[union-attr]
     extra = make_token("visitor", "inspect", file)
     asking = {"headers": {"Authorization": f"Bearer {extra}"}}
@@ -225,7 +225,7 @@ def test_bombs_are_not_decoded(
     def decoded(*_: object) -> None:
         raise AssertionError("It was decoded.")
 
-    monkeypatch.setattr("sapatchcore.deploy.inspection.rgb_from_bytes", decoded)
+    monkeypatch.setattr("sapatchcore.deploy.serving.inspection.rgb_from_bytes", decoded)
     refused(client.post(INSPECT, content=png_head(*size), headers=PNG), 413, "pixels")
     files = [("images", ("a.png", part)), ("images", ("b.png", png_head(*size)))]
     refused(client.post(INSPECT, files=files), 413, "Image 2 (b.png)")

@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.admission import Budget, Queue
-from sapatchcore.deploy.record import Filter
-from sapatchcore.deploy.refusals import Refused
+from sapatchcore.deploy.recording.record import Filter
+from sapatchcore.deploy.serving.admission import Budget, Queue
+from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.errors import DataError, RecordsError
 
 INSPECT = "/v1/models/part/inspect"
@@ -256,7 +256,7 @@ def test_a_client_gone_before_its_answer_is_recorded_once(folder: Path, tmp_path
 
 def test_retry_after_follows_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("sapatchcore.deploy.admission.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sapatchcore.deploy.serving.admission.time.monotonic", lambda: now[0])
     queue = Queue(100, 10**9)
     for _ in range(10):  # two images a second
         with queue.ticket(1):

@@ -14,11 +14,11 @@ import pytest
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy import served
 from sapatchcore.deploy.export import export_model
-from sapatchcore.deploy.models import ModelFolder
 from sapatchcore.deploy.runtime import open_exported
-from sapatchcore.deploy.served import files_of
+from sapatchcore.deploy.serving import served
+from sapatchcore.deploy.serving.models import ModelFolder
+from sapatchcore.deploy.serving.served import files_of
 from sapatchcore.errors import DataError
 
 PNG = {"Content-Type": "image/png"}
@@ -213,7 +213,7 @@ def test_an_unchanged_file_is_not_read_again(
     put(models / "part.safetensors", two[0])
     folder = ModelFolder(models)
     folder.look()
-    monkeypatch.setattr("sapatchcore.deploy.models.load", lambda *_: pytest.fail("It was read again."))
+    monkeypatch.setattr("sapatchcore.deploy.serving.models.load", lambda *_: pytest.fail("It was read again."))
     folder.look()
     monkeypatch.undo()
     os.utime(models / "part.safetensors", ns=(1, 1))
@@ -235,7 +235,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         put(path, two[1])
         return found
 
-    monkeypatch.setattr("sapatchcore.deploy.models.load", changing)
+    monkeypatch.setattr("sapatchcore.deploy.serving.models.load", changing)
     folder = ModelFolder(models)
     folder.look()
     entry = folder.find("part")

@@ -21,7 +21,7 @@ from serving import encoded, until
 
 from sapatchcore import SAPatchCore
 from sapatchcore.cli import main
-from sapatchcore.deploy.record import Filter
+from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.records import Records
 
 PNG = {"Content-Type": "image/png"}

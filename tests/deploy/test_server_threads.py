@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy import served
-from sapatchcore.deploy.served import Share
-from sapatchcore.deploy.worker import apart
+from sapatchcore.deploy.serving import served
+from sapatchcore.deploy.serving.served import Share
+from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.pipeline import Scored
 
 INSPECT = "/v1/models/part/inspect"
@@ -71,7 +71,7 @@ def test_stopped_both_finish_what_they_took(client: TestClient, images: Any) -> 
 
 
 def served_job(model: Any, picture: Any) -> Any:
-    from sapatchcore.deploy.batching import Job
+    from sapatchcore.deploy.serving.batching import Job
 
     return Job(model, "made", picture.shape[:2], model.prepare(picture))
 

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from serving import encoded, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy import update_jobs
+from sapatchcore.deploy.serving import update_jobs
 
 PREVIEW, UPDATE = "/v1/models/part/update/preview", "/v1/models/part/update"
 

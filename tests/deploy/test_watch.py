@@ -24,7 +24,7 @@ pytest.importorskip("watchfiles", reason="watchfiles is not installed: install t
 from sapatchcore.deploy import arrivals
 from sapatchcore.deploy import watch as watch_module
 from sapatchcore.deploy.inspected import Arrived
-from sapatchcore.deploy.record import Filter, NewRecord
+from sapatchcore.deploy.recording.record import Filter, NewRecord
 from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.watch import stop_on_signals, watch
 from sapatchcore.errors import DataError, RecordsError, SAPatchCoreError

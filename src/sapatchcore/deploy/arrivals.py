@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sapatchcore.data.images import IMAGE_SUFFIXES
 from sapatchcore.deploy.inspected import Arrived, arrived, image_hash
-from sapatchcore.deploy.record import Watched
+from sapatchcore.deploy.recording.record import Watched
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError
 

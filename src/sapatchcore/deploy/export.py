@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.sources import Batch, Progress
-from sapatchcore.deploy import onnx_file, openvino_file
-from sapatchcore.deploy.check import Check, check_images
+from sapatchcore.deploy.exporting import onnx_file, openvino_file
+from sapatchcore.deploy.exporting.check import Check, check_images
+from sapatchcore.deploy.exporting.graph import EMBEDDING, Graph
+from sapatchcore.deploy.exporting.onnx_file import OPSET, check_opset
+from sapatchcore.deploy.exporting.quantise import quantised_onnx, quantised_openvino
+from sapatchcore.deploy.exporting.recalibrate import good_images, recalibrated
+from sapatchcore.deploy.exporting.reduce import FORMATS, Rows
 from sapatchcore.deploy.facts import FORMAT, OUTPUTS, SUFFIXES, calibration_facts
-from sapatchcore.deploy.graph import EMBEDDING, Graph
-from sapatchcore.deploy.onnx_file import OPSET, check_opset
-from sapatchcore.deploy.quantise import quantised_onnx, quantised_openvino
-from sapatchcore.deploy.recalibrate import good_images, recalibrated
-from sapatchcore.deploy.reduce import FORMATS, Rows
 from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install

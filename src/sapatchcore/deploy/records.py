@@ -1,6 +1,6 @@
 """The inspection records: every inspection, committed before it is answered, in SQLite or PostgreSQL.
 
-``record.py`` says what a record is, ``record_tables.py`` how it lies, ``record_database.py`` where.
+``recording/record.py`` says what a record is, ``tables.py`` beside it how it lies, ``database.py`` where.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import func, insert, select, update
 
-from sapatchcore.deploy import record_files, record_marks, record_retention
-from sapatchcore.deploy.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
-from sapatchcore.deploy.record_database import Database
-from sapatchcore.deploy.record_retention import Pruned
-from sapatchcore.deploy.record_rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
-from sapatchcore.deploy.record_tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
+from sapatchcore.deploy.recording import files, marks, retention
+from sapatchcore.deploy.recording.database import Database
+from sapatchcore.deploy.recording.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
+from sapatchcore.deploy.recording.retention import Pruned
+from sapatchcore.deploy.recording.rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
+from sapatchcore.deploy.recording.tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
 from sapatchcore.errors import DataError, RecordsError, SettingsError, did_you_mean
 from sapatchcore.replace import replacing
 
@@ -80,7 +80,7 @@ class Records:
         with self._database.writing() as connection:
             # By key, so that two programs' transactions never wait for each other in a circle.
             in_order = sorted((one.watched for one in records if one.watched), key=lambda one: (one.folder, one.name))
-            news = {id(one) for one in in_order if record_marks.mark(connection, one, now)}
+            news = {id(one) for one in in_order if marks.mark(connection, one, now)}
             kept = [one for one in records if one.watched is None or id(one.watched) in news]
             if not kept:
                 return []
@@ -173,44 +173,44 @@ class Records:
             return [(row.number, row.time, row.p_value) for row in connection.execute(statement)][::-1]
 
     def size(self) -> int:
-        """Bytes that the records take, images included: what ``prune`` measures (``record_tables.sized``)."""
+        """Bytes that the records take, images included: what ``prune`` measures (``tables.sized``)."""
         with self._database.reading() as connection:
             return sized(connection)
 
     def prune(self, *, older_than: timedelta | None = None, max_bytes: int | None = None) -> Pruned:
-        """Delete by age, then by size, in small transactions: inspections go on meanwhile. See ``record_retention``."""
-        return record_retention.prune(self._database, _now(), older_than, max_bytes)
+        """Delete by age, then by size, in small transactions: inspections go on meanwhile. See ``retention``."""
+        return retention.prune(self._database, _now(), older_than, max_bytes)
 
     def write_csv(self, to: str | os.PathLike[str] | BinaryIO, filter: Filter = ALL) -> int:
-        """All records that match as CSV, the oldest first; how many. See ``record_files``."""
-        return self._write(record_files.write_csv, to, filter)
+        """All records that match as CSV, the oldest first; how many. See ``files``."""
+        return self._write(files.write_csv, to, filter)
 
     def write_parquet(self, to: str | os.PathLike[str] | BinaryIO, filter: Filter = ALL) -> int:
-        """All records that match as Parquet, the oldest first; how many. See ``record_files``."""
-        return self._write(record_files.write_parquet, to, filter)
+        """All records that match as Parquet, the oldest first; how many. See ``files``."""
+        return self._write(files.write_parquet, to, filter)
 
     def seen(self, folder: str, names: Sequence[str]) -> dict[str, Watched]:
         """The marks of those files of a watched folder that have one, by name."""
         with self._database.reading() as connection:
-            return record_marks.marks(connection, folder, names)
+            return marks.marks(connection, folder, names)
 
     def same_content(self, watched: Watched) -> None:
         """A marked file has another size or time, but the content that was inspected: only its mark changes."""
         with self._database.writing() as connection:
-            record_marks.moved_on(connection, watched, _now())
+            marks.moved_on(connection, watched, _now())
 
     def still_there(self, folder: str, names: Sequence[str]) -> None:
         """These files are in the folder now, so their marks stay however old they are."""
         for first in range(0, len(names), 500):
             with self._database.writing() as connection:
-                record_marks.still_there(connection, folder, names[first : first + 500], _now())
+                marks.still_there(connection, folder, names[first : first + 500], _now())
 
     def unreadable(self, watched: Watched, reason: str) -> bool:
         """A file could not be inspected: keep that, with its mark. False where this state of it is kept already."""
         now = _now()
         row = {"folder": clean(watched.folder), "name": clean(watched.name), "reason": clean(reason), "time": now}
         with self._database.writing() as connection:
-            if not record_marks.mark(connection, watched, now, same_content=True):
+            if not marks.mark(connection, watched, now, same_content=True):
                 return False
             connection.execute(insert(WATCH_ERRORS), row)
         return True

@@ -22,11 +22,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from sapatchcore import __version__
-from sapatchcore.deploy import inspect_routes, model_routes, page_routes, record_routes
-from sapatchcore.deploy.gate import Gate
-from sapatchcore.deploy.page_routes import Page, page_router
-from sapatchcore.deploy.serve_options import ServerOptions
-from sapatchcore.deploy.service import Service
+from sapatchcore.deploy.serving import inspect_routes, model_routes, page_routes, record_routes
+from sapatchcore.deploy.serving.gate import Gate
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.page_routes import Page, page_router
+from sapatchcore.deploy.serving.service import Service
 from sapatchcore.errors import RecordsError, SettingsError
 
 log = logging.getLogger("sapatchcore.server")

@@ -19,7 +19,7 @@ import watchfiles
 
 from sapatchcore.deploy.arrivals import Arrivals, Unreadable
 from sapatchcore.deploy.inspected import Arrived
-from sapatchcore.deploy.record import NewRecord, Record
+from sapatchcore.deploy.recording.record import NewRecord, Record
 from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.samples import LAYOUT_FOLDERS, Dataset
 from sapatchcore.deploy.export import export_model, kind_of, require_packages
-from sapatchcore.deploy.onnx_file import LOWEST_OPSET, check_opset
+from sapatchcore.deploy.exporting.onnx_file import LOWEST_OPSET, check_opset
 from sapatchcore.deploy.runtime import open_exported
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError, did_you_mean

@@ -9,19 +9,19 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sapatchcore.deploy.admission import Budget, Queue
-from sapatchcore.deploy.batching import Scorer
-from sapatchcore.deploy.drift_watch import DriftWatch
-from sapatchcore.deploy.models import ModelFolder
-from sapatchcore.deploy.record import Record
-from sapatchcore.deploy.recording import Recorder
+from sapatchcore.deploy.recording.record import Record
 from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.serve_options import ServerOptions
-from sapatchcore.deploy.served import Served
-from sapatchcore.deploy.telemetry import Telemetry
-from sapatchcore.deploy.tokens import Tokens
-from sapatchcore.deploy.update_jobs import UpdateJobs
+from sapatchcore.deploy.serving.admission import Budget, Queue
+from sapatchcore.deploy.serving.batching import Scorer
+from sapatchcore.deploy.serving.drift_watch import DriftWatch
+from sapatchcore.deploy.serving.models import ModelFolder
+from sapatchcore.deploy.serving.options import ServerOptions
+from sapatchcore.deploy.serving.recorder import Recorder
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.served import Served
+from sapatchcore.deploy.serving.telemetry import Telemetry
+from sapatchcore.deploy.serving.tokens import Tokens
+from sapatchcore.deploy.serving.update_jobs import UpdateJobs
 from sapatchcore.errors import SAPatchCoreError
 from sapatchcore.score.threshold import possible_rate
 

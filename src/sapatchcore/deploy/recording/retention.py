@@ -20,9 +20,9 @@ from typing import Any
 
 from sqlalchemy import Select, delete, func, select, update
 
-from sapatchcore.deploy.record import GOOD
-from sapatchcore.deploy.record_database import Database
-from sapatchcore.deploy.record_tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED, sized
+from sapatchcore.deploy.recording.database import Database
+from sapatchcore.deploy.recording.record import GOOD
+from sapatchcore.deploy.recording.tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED, sized
 from sapatchcore.errors import SettingsError
 
 ROWS, BYTES = 500, 32_000_000  # of one transaction, at most
@@ -35,7 +35,7 @@ _TIMES = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 @dataclass(frozen=True)
 class Pruned:
     """What went. records: with or without an image. images: all. good_images: of these, those that an operator called good.
-    bytes: what all that is left takes, measured as ``record_tables.sized`` says."""
+    bytes: what all that is left takes, measured as ``tables.sized`` says."""
 
     records: int
     images: int

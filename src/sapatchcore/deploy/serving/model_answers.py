@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sapatchcore.deploy.answers import RecordNumber
+from sapatchcore.deploy.serving.answers import RecordNumber
 
 
 class DriftState(BaseModel):

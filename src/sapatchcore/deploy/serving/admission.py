@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sapatchcore.deploy.refusals import Refused
+from sapatchcore.deploy.serving.refusals import Refused
 
 
 class Ticket:

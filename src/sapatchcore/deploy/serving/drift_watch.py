@@ -15,10 +15,10 @@ from datetime import datetime
 
 import numpy as np
 
-from sapatchcore.deploy.record import Record
+from sapatchcore.deploy.recording.record import Record
 from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.served import Served
-from sapatchcore.deploy.worker import Worker
+from sapatchcore.deploy.serving.served import Served
+from sapatchcore.deploy.serving.worker import Worker
 from sapatchcore.score.drift import drift
 
 WINDOW = 2000

@@ -17,8 +17,8 @@ from typing import Any
 
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.transform import Size
-from sapatchcore.deploy.served import Plain, Served, Share
-from sapatchcore.deploy.worker import Worker
+from sapatchcore.deploy.serving.served import Plain, Served, Share
+from sapatchcore.deploy.serving.worker import Worker
 from sapatchcore.result import Result
 
 

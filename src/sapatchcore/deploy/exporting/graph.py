@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from sapatchcore.data.transform import crop_box
-from sapatchcore.deploy.attention import anchored_attention
-from sapatchcore.deploy.enlarge import Enlarge
-from sapatchcore.deploy.reduce import Rows
-from sapatchcore.deploy.resample import Lanczos
+from sapatchcore.deploy.exporting.attention import anchored_attention
+from sapatchcore.deploy.exporting.enlarge import Enlarge
+from sapatchcore.deploy.exporting.reduce import Rows
+from sapatchcore.deploy.exporting.resample import Lanczos
 from sapatchcore.score.image_score import largest
 from sapatchcore.settings import Settings
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.pixels import UInt8Array
+from sapatchcore.deploy.exporting.graph import BOUNDS
+from sapatchcore.deploy.exporting.onnx_file import network_nodes, quiet
 from sapatchcore.deploy.facts import INPUT
-from sapatchcore.deploy.graph import BOUNDS
-from sapatchcore.deploy.onnx_file import network_nodes, quiet
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
 
 # Of a network's operations: those whose int8 form is worth its rounding. Activations join the one before them.

@@ -17,7 +17,7 @@ from sapatchcore.data.images import read_image
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.deploy.graph import EMBEDDING, Graph
+from sapatchcore.deploy.exporting.graph import EMBEDDING, Graph
 from sapatchcore.deploy.sessions import Session
 from sapatchcore.errors import ModelFileError
 from sapatchcore.memory.bank import Bank

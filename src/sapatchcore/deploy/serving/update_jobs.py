@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.pixels import UInt8Array, rgb_from_bytes
-from sapatchcore.deploy.model_answers import Change, Judged, Preview, Updated
-from sapatchcore.deploy.models import ModelFolder
-from sapatchcore.deploy.record import GOOD, Filter, Record
+from sapatchcore.deploy.recording.record import GOOD, Filter, Record
 from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.served import Served, file_hash
-from sapatchcore.deploy.worker import apart
+from sapatchcore.deploy.serving.model_answers import Change, Judged, Preview, Updated
+from sapatchcore.deploy.serving.models import ModelFolder
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.served import Served, file_hash
+from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.errors import DataError
 from sapatchcore.replace import keep_renamed
 from sapatchcore.result import Result

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sapatchcore.deploy.exporting.graph import BOUNDS, INNER, Graph
 from sapatchcore.deploy.facts import INPUT, METADATA, OUTPUTS
-from sapatchcore.deploy.graph import BOUNDS, INNER, Graph
 from sapatchcore.deploy.seal import NAME, ZEROS, sealed
 from sapatchcore.errors import ModelFileError, SettingsError
 

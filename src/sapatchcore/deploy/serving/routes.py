@@ -9,9 +9,9 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.service import Service
-from sapatchcore.deploy.tokens import Caller, Role
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.service import Service
+from sapatchcore.deploy.serving.tokens import Caller, Role
 
 ModelName = Annotated[
     str, Path(pattern=r"^[A-Za-z0-9._-]{1,128}$", description="A model's name, as GET /v1/models lists it.")

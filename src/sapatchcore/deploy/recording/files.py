@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from sapatchcore.deploy.record import Record
+from sapatchcore.deploy.recording.record import Record
 from sapatchcore.errors import RecordsError, install
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")

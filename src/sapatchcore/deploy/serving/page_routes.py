@@ -14,10 +14,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from sapatchcore.deploy.answers import refusals
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.routes import TheService
-from sapatchcore.deploy.telemetry import CONTENT_TYPE
+from sapatchcore.deploy.serving.answers import refusals
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.routes import TheService
+from sapatchcore.deploy.serving.telemetry import CONTENT_TYPE
 from sapatchcore.errors import SAPatchCoreError
 
 router = APIRouter(tags=["health"])

@@ -12,8 +12,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from sapatchcore.data.pixels import FORMATS_IN_WORDS, open_header
-from sapatchcore.deploy.admission import Ticket
-from sapatchcore.deploy.refusals import Refused
+from sapatchcore.deploy.serving.admission import Ticket
+from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.errors import DataError
 
 FIELD = "images"

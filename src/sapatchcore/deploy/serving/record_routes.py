@@ -13,7 +13,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from sapatchcore.deploy.answers import (
+from sapatchcore.deploy.recording.record import Filter, Record
+from sapatchcore.deploy.serving.answers import (
     LARGEST_RECORD,
     Feedback,
     Kind,
@@ -21,10 +22,9 @@ from sapatchcore.deploy.answers import (
     RecordsSeen,
     refusals,
 )
-from sapatchcore.deploy.record import Filter, Record
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.routes import Admin, Inspector, ModelName, Operator, TheService
-from sapatchcore.deploy.uploads import MEDIA_TYPES
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.routes import Admin, Inspector, ModelName, Operator, TheService
+from sapatchcore.deploy.serving.uploads import MEDIA_TYPES
 from sapatchcore.errors import DataError
 
 router = APIRouter(prefix="/v1", tags=["records"])

@@ -16,10 +16,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sapatchcore.deploy.admission import Queue
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.serve_options import ServerOptions, is_loopback
-from sapatchcore.deploy.tokens import LOCAL, Caller, Tokens
+from sapatchcore.deploy.serving.admission import Queue
+from sapatchcore.deploy.serving.options import ServerOptions, is_loopback
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.tokens import LOCAL, Caller, Tokens
 
 SMALL_BODY = 65_536  # bytes, of every body that holds no images
 _INSPECT = re.compile(r"/v1/models/[^/]+/inspect")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore.deploy.facts import files_of
-from sapatchcore.deploy.served import FORMATS, Served, load
-from sapatchcore.deploy.worker import apart
+from sapatchcore.deploy.serving.served import FORMATS, Served, load
+from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.errors import DataError, SAPatchCoreError
 
 log = logging.getLogger("sapatchcore.server")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from sapatchcore.deploy.answers import refusals
-from sapatchcore.deploy.drift_watch import WINDOW
-from sapatchcore.deploy.model_answers import (
+from sapatchcore.deploy.serving.answers import refusals
+from sapatchcore.deploy.serving.drift_watch import WINDOW
+from sapatchcore.deploy.serving.model_answers import (
     DriftPoint,
     DriftSeen,
     DriftState,
@@ -21,11 +21,11 @@ from sapatchcore.deploy.model_answers import (
     Updated,
     UpdateWanted,
 )
-from sapatchcore.deploy.models import Entry
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.routes import Admin, Inspector, ModelName, TheService
-from sapatchcore.deploy.served import FORMATS, Served
-from sapatchcore.deploy.service import Service
+from sapatchcore.deploy.serving.models import Entry
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.routes import Admin, Inspector, ModelName, TheService
+from sapatchcore.deploy.serving.served import FORMATS, Served
+from sapatchcore.deploy.serving.service import Service
 
 router = APIRouter(prefix="/v1", tags=["models"])
 

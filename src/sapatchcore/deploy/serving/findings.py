@@ -13,15 +13,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from sapatchcore.data.transform import Size
-from sapatchcore.deploy.answers import (
+from sapatchcore.deploy.serving.answers import (
     CauseSeen,
     ExplanationSeen,
     FoundRegion,
     GoodPatchSeen,
     MapPictures,
 )
-from sapatchcore.deploy.batching import Place
-from sapatchcore.deploy.worker import apart
+from sapatchcore.deploy.serving.batching import Place
+from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.result import Result
 from sapatchcore.show.colours import colours, ramp
 

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sapatchcore.deploy.turns import Turns
+from sapatchcore.deploy.recording.turns import Turns
 from sapatchcore.errors import RecordsError, install
 
 CONNECTIONS = 16  # at most; a thread that finds none free waits

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic.json_schema import SkipJsonSchema
 
-from sapatchcore.deploy.answers import Inspection, Rate, refusals
-from sapatchcore.deploy.findings import MapKind
-from sapatchcore.deploy.inspection import Ask, inspect
-from sapatchcore.deploy.refusals import Refused
-from sapatchcore.deploy.routes import Inspector, ModelName, TheService
-from sapatchcore.deploy.uploads import FIELD, declared_length, read_uploads
+from sapatchcore.deploy.serving.answers import Inspection, Rate, refusals
+from sapatchcore.deploy.serving.findings import MapKind
+from sapatchcore.deploy.serving.inspection import Ask, inspect
+from sapatchcore.deploy.serving.refusals import Refused
+from sapatchcore.deploy.serving.routes import Inspector, ModelName, TheService
+from sapatchcore.deploy.serving.uploads import FIELD, declared_length, read_uploads
 
 router = APIRouter(prefix="/v1/models", tags=["inspect"])
 _FILE = {"type": "string", "format": "binary"}

@@ -1,0 +1,1 @@
+"""How a fitted detector becomes one artefact."""

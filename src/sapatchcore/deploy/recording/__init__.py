@@ -1,0 +1,1 @@
+"""Behind the records: what is kept, and the database."""

@@ -1,0 +1,1 @@
+"""Behind the server: one request's way, and what it holds."""
