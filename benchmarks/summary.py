@@ -11,6 +11,7 @@ from typing import Any
 
 import export_summary
 import kinds_summary
+import line_summary
 import load_summary
 import method_summary
 import recipes_summary
@@ -122,6 +123,7 @@ def speeds() -> list[tuple[str, str, str]]:
             "15 a second",
         ),
         *verdict_costs(),
+        *line_summary.line_costs(*(load(name)["results"] for name in ("export_speed", "edge", "load"))),
     ]
 
 

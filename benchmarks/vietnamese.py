@@ -19,6 +19,10 @@ NAMES = {
     "calibration, 320 images": "hiệu chuẩn, 320 ảnh",
     "an explanation, one image": "lời giải thích cho một ảnh",
     "report of 160 images": "báo cáo của 160 ảnh",
+    "exported, OpenVINO int8, batch 1": "mô hình đã xuất, OpenVINO int8, từng ảnh một",
+    "installed on a line PC": "cài đặt trên máy tính ở dây chuyền",
+    "server, one client, built-in backbone": "máy chủ, một máy khách, mạng nằm trong gói",
+    "server, 32 clients, built-in backbone": "máy chủ, 32 máy khách, mạng nằm trong gói",
 }
 
 DEMO = {
@@ -61,7 +65,15 @@ PHRASES = (
     ("s, maps included", "s, kể cả bản đồ"),
     ("of the rest of fit", "phần còn lại của fit"),
     ("built-in backbone:", "mạng nằm trong gói:"),
+    (" ms on top of predict (p50)", " ms thêm vào predict (p50)"),
     ("ms on top of predict", "ms thêm vào predict"),
+    ("faster than anomalib", "nhanh hơn bản xuất OpenVINO float32 của chính anomalib"),
+    ("'s own OpenVINO export in float32", ""),
+    ("× than its int8", "× so với int8 của nó"),
+    ("GB without PyTorch", "GB không có PyTorch"),
+    ("GB with it", "GB nếu có"),
+    ("of predict's images a second", "số ảnh mỗi giây của predict"),
+    (" to ", " đến "),
     ("s after scoring", "s sau khi chấm điểm"),
 )
 
