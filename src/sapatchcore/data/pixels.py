@@ -26,6 +26,15 @@ from sapatchcore.errors import DataError
 # Only these decoders see a file: others of Pillow (EPS starts Ghostscript) have no place on a line PC.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 FORMATS_IN_WORDS = "PNG, JPEG, BMP, TIFF or WebP"
+MEDIA_TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # what telephones write: a JPEG with more pictures behind it
+    "BMP": "image/bmp",
+    "DIB": "image/bmp",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+}
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -13,6 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from sapatchcore.data.pixels import MEDIA_TYPES
 from sapatchcore.deploy.recording.record import Filter, Record
 from sapatchcore.deploy.serving.answers import (
     LARGEST_RECORD,
@@ -24,7 +25,6 @@ from sapatchcore.deploy.serving.answers import (
 )
 from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.deploy.serving.routes import Admin, Inspector, ModelName, Operator, TheService
-from sapatchcore.deploy.serving.uploads import MEDIA_TYPES
 from sapatchcore.errors import DataError
 
 router = APIRouter(prefix="/v1", tags=["records"])

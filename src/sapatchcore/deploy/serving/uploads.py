@@ -11,21 +11,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from sapatchcore.data.pixels import FORMATS_IN_WORDS, open_header
+from sapatchcore.data.pixels import FORMATS_IN_WORDS, MEDIA_TYPES, open_header
 from sapatchcore.deploy.serving.admission import Ticket
 from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.errors import DataError
 
 FIELD = "images"
-MEDIA_TYPES = {
-    "PNG": "image/png",
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # what telephones write: a JPEG with more pictures behind it
-    "BMP": "image/bmp",
-    "DIB": "image/bmp",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-}
 MOST_SCANS = 100  # of a JPEG: each is a pass over all pixels, and a file of kilobytes can ask for thousands
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_NAME = 255
