@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.pixels import UInt8Array, decode, open_image, rgb_from_array, rgb_from_image, turned
+from sapatchcore.data.pixels import (
+    UInt8Array,
+    decode,
+    open_image,
+    rgb_from_array,
+    rgb_from_bytes,
+    rgb_from_image,
+    turned,
+)
+from sapatchcore.data.remote import below, is_address, read_bytes
 from sapatchcore.errors import DataError, SettingsError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -57,6 +66,14 @@ def all_images(folder: Path) -> tuple[Path, ...]:
     return list_images(folder, recursive=True)
 
 
+def images_below(place: str) -> Iterator[str]:
+    """The image files of a folder (a path or an address) and below it one by one, in the order of their texts.
+
+    For folders of millions: one sub-folder at a time is in memory. Raises DataError where it cannot be listed.
+    """
+    return (name for name in below(place) if name.lower().endswith(IMAGE_SUFFIXES))
+
+
 def source_name(source: ImageSource, index: int) -> str:
     """What messages and results call the source at place ``index``: its path, or "image 3" for pixels."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {index}"
@@ -65,8 +82,8 @@ def source_name(source: ImageSource, index: int) -> str:
 def read_image(source: ImageSource, name: str = "") -> UInt8Array:
     """One image as (h, w, 3) uint8 RGB, contiguous.
 
-    source: the path of a PNG, JPEG, BMP, TIFF (first page) or WebP (first frame) file; a Pillow image; or an
-    array (h, w, 3) or (h, w) uint8, which is not copied where it is already what is returned. EXIF
+    source: the path or address (s3://…) of a PNG, JPEG, BMP, TIFF (first page) or WebP (first frame) file; a Pillow image;
+    or an array (h, w, 3) or (h, w) uint8, which is not copied where it is already what is returned. EXIF
     orientation is applied to files and Pillow images. name: what messages call a source that has no path.
 
     Raises DataError for what cannot be read as such an image, with the file's name, size, format and mode,
@@ -78,6 +95,8 @@ def read_image(source: ImageSource, name: str = "") -> UInt8Array:
         name = f"{name or 'A Pillow image'} (mode {source.mode})"
         decode(source, name)
         return rgb_from_image(turned(source), name)
+    if isinstance(source, str) and is_address(source):
+        return rgb_from_bytes(read_bytes(source), source)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         with open_image(path) as image:

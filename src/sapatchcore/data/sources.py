@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.images import ImageSource, load_ahead, read_image, source_name
+from sapatchcore.data.images import (
+    IMAGE_SUFFIXES,
+    ImageSource,
+    all_images,
+    images_below,
+    load_ahead,
+    read_image,
+    source_name,
+)
+from sapatchcore.data.remote import is_address
 from sapatchcore.data.transform import Size, prepare
 from sapatchcore.errors import DataError
 
@@ -37,12 +46,15 @@ class Batch:
 def as_sources(images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]) -> Sources:
     """The images one by one, and how many there are where that is known.
 
-    images: a folder (``from_folder`` says which of its files), one path, one array (h, w, 3) or (h, w), a stack
+    images: a folder (``from_folder`` says which of its files), one path, an address (of an image, or of a folder whose
+    images are taken, those below it too), one array (h, w, 3) or (h, w), a stack
     (n, h, w, 3), one Pillow image, or any iterable of paths, arrays and Pillow images.
     """
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, str) and is_address(images):
+        sources: Iterable[ImageSource] = files_of(images)
+    elif isinstance(images, str | os.PathLike):
         path = Path(images)
-        sources: Iterable[ImageSource] = from_folder(path) if not path.is_file() else [path]
+        sources = from_folder(path) if not path.is_file() else [path]
     elif isinstance(images, np.ndarray):
         sources = list(images) if images.ndim == 4 else [images]
     elif isinstance(images, Image.Image):
@@ -73,6 +85,20 @@ def read_batches(
         for batch in _groups(images, batch_size):
             names, sizes, pixels = zip(*batch, strict=True)
             yield Batch(names, sizes, np.stack(pixels))
+
+
+def files_of(place: str) -> list[ImageSource]:
+    """The image files that a path or an address means: of a folder all in it and below it, else itself."""
+    if is_address(place):
+        return [place] if place.lower().endswith(IMAGE_SUFFIXES) else list(_listed(place))
+    path = Path(place)
+    return list(all_images(path)) if path.is_dir() else [path]
+
+
+def _listed(address: str) -> list[str]:
+    if not (found := list(images_below(address))):
+        raise DataError(f"{address} holds no image. Allowed: {' '.join(IMAGE_SUFFIXES)}.")
+    return found
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
