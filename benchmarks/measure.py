@@ -38,11 +38,11 @@ UInt8Array = npt.NDArray[np.uint8]
 Seconds = dict[str, list[float]]  # for each variant, its time in every round
 
 
-def parser(name: str, question: str, *, several: bool = False) -> argparse.ArgumentParser:
-    """The options that every benchmark has; ``several``: --data takes folders and must be given."""
+def parser(name: str, question: str, *, several: bool = False, needed: bool = True) -> argparse.ArgumentParser:
+    """The options that every benchmark has; ``several``: --data takes folders, and must be given where it is ``needed``."""
     options = argparse.ArgumentParser(description=question)
     if several:
-        options.add_argument("--data", type=Path, nargs="+", required=True, help="folders, a category each")
+        options.add_argument("--data", type=Path, nargs="+", required=needed, help="folders, a category each")
     else:
         options.add_argument("--data", type=Path, help="folder of one category; without it: made images")
     options.add_argument("--quick", action="store_true", help="a tiny size: shows that it runs, measures nothing")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import export_summary
+import growing_summary
 import kinds_summary
 import line_summary
 import load_summary
@@ -27,6 +28,7 @@ RECIPES_BEGIN, RECIPES_END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
 VERDICTS = ROOT / "docs" / "verdicts.md"
 SERVER = ROOT / "docs" / "server.md"
 EXPORT = ROOT / "docs" / "export.md"
+GROWING = {ROOT / "docs" / "scale.md": growing_summary.scale, ROOT / "docs" / "search.md": growing_summary.search}
 NAMES = {"self": "SA-PatchCore", "none": "PatchCore"}
 TITLES = {
     "README.md": (
@@ -185,6 +187,9 @@ def write() -> None:
     _put(SERVER, *marked("load", server()))
     for name, text in export().items():
         _put(EXPORT, *marked(name, text))
+    for page, parts in GROWING.items():
+        for name, text in parts().items():
+            _put(page, *marked(name, text))
 
 
 def marked(name: str, text: str) -> tuple[str, str, str]:

@@ -17,9 +17,10 @@ Written by `python docs/generate_settings.py`; a test compares the two.
 """
 
 TAIL = """
-`device`, `precision`, `batch_size`, `workers`, `weights`, `image_score` and `neighbors` may differ when a model file is loaded;
-everything else is part of what was learned. `workers` changes no score; `batch_size` and `device` may change the last digits,
-since sums are then taken in another order; `precision` changes more than that.
+`device`, `precision`, `batch_size`, `workers`, `search`, `weights`, `image_score` and `neighbors` may differ when a model file is
+loaded; everything else is part of what was learned. `workers` changes no score; `batch_size`, `device` and the exact kinds of
+`search` may change the last digits, since sums are then taken in another order; `precision` and `search` faiss change more than
+that.
 """
 
 

@@ -94,6 +94,18 @@ def test_predict_prints_one_line_an_image(root: Path, model: Path, capsys: pytes
     assert lines[-1].endswith("over-coupling/000.png")
 
 
+def test_predict_with_another_search(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for search in ("exact", "int8"):
+        assert run("predict", str(model), str(root / "bench/test"), "--json", "--search", search) == 0
+        found.append([json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert run("predict", str(model), str(root / "bench/test"), "--search", "fais") == 2
+    assert "search must be 'exact', 'float16', 'int8' or 'faiss'. Got 'fais'. Did you mean 'faiss'?" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_predict_json_lines(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from sapatchcore import SAPatchCore
 

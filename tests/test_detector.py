@@ -397,6 +397,7 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
         "batches": batches,
         "threads": workers,
         "device": asked,
+        "search": detector._bank.search,
     }
 
 
@@ -417,6 +418,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"precision": "bfloat16"}, "precision", "number format"),
     ({"batch_size": 3}, "batch_size", "batches"),
     ({"workers": 0}, "workers", "threads"),
+    ({"search": "int8"}, "search", "search"),
     ({"seed": 1}, "seed", "patches"),
 ]
 

@@ -92,6 +92,9 @@ def test_figures_are_the_measured_ones() -> None:
         assert "\n".join(summary.marked(name, text)) in verdicts, "run: python benchmarks/summary.py"
     for name, text in summary.export().items():
         assert "\n".join(summary.marked(name, text)) in summary.EXPORT.read_text(encoding="utf-8"), name
+    for page, parts in summary.GROWING.items():
+        for name, text in parts().items():
+            assert "\n".join(summary.marked(name, text)) in page.read_text(encoding="utf-8"), name
     server = summary.SERVER.read_text(encoding="utf-8")
     assert "\n".join(summary.marked("load", summary.server())) in server, "run: python benchmarks/summary.py"
 

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "batch_size": 8,
     "workers": 2,
+    "search": "exact",
     "seed": 0,
 }
 
@@ -111,6 +112,8 @@ def test_every_option_says_what_it_means_and_allows(name: str) -> None:
         ("batch_size", 4096, 4096),
         ("workers", 0, 0),
         ("workers", 256, 256),
+        ("search", "int8", "int8"),
+        ("search", "faiss", "faiss"),
         ("seed", 0, 0),
         ("seed", 2**63 - 1, 2**63 - 1),
     ],
@@ -164,6 +167,7 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
         ("precision", "float31", "precision must be 'float32', 'bfloat16' or 'float16'. Got 'float31'."),
         ("batch_size", 0, WHOLE.format("batch_size", "1 to 4096", 0)),
         ("batch_size", 4097, WHOLE.format("batch_size", "1 to 4096", 4097)),
+        ("search", "flat", "search must be 'exact', 'float16', 'int8' or 'faiss'. Got 'flat'."),
         ("workers", -1, WHOLE.format("workers", "0 to 256", -1)),
         ("workers", 257, WHOLE.format("workers", "0 to 256", 257)),
         ("seed", -1, "seed must be a whole number, 0 or more. Got -1."),

@@ -20,6 +20,7 @@ from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
 from sapatchcore.learning import grown, kept_of, look_back, shrunk
+from sapatchcore.memory.approximate import require_faiss
 from sapatchcore.memory.bank import Bank, TrainingImage
 from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.growth import pictured
@@ -57,6 +58,8 @@ class SAPatchCore(Calibrated):
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
+        if self.settings.search == "faiss":
+            require_faiss()  # before anything is learned
         self._pipeline = Pipeline(self.settings)
         self._bank: Bank | None = None
         self._calibration: Calibration | None = None
@@ -97,11 +100,11 @@ class SAPatchCore(Calibrated):
             chosen = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
             rows = spill.read(chosen.rows).to(x.device)  # and the kept patches with all their numbers
             owners, cells = chosen.rows // spill.patches_per_image, chosen.rows % spill.patches_per_image
-            bank = Bank(rows, owners, cells, pictured(training, owners), grid, chosen.radius)
+            bank = Bank(rows, owners, cells, pictured(training, owners), grid, chosen.radius, search=settings.search)
             if separate is not None:
                 known: Calibration | None = self._pipeline.calibration(bank, separate, progress)
             else:
-                known = look_back(bank, spill, self._pipeline, progress=progress)
+                known = look_back(bank, spill, self._pipeline, range(len(training)), bank.training, progress)
         self._bank, self._calibration = bank, known
         return self
 
@@ -244,14 +247,15 @@ class SAPatchCore(Calibrated):
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """The detector that ``save`` wrote.
 
-        options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers`` and ``weights`` may differ on this
-        machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; all else is as it was fitted.
+        options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers``, ``search`` and ``weights`` may differ
+        on this machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; all else is as it was
+        fitted.
 
         Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
-        out of it, are others now. SettingsError: another option is named.
+        out of it, are others now. SettingsError: another option is named. MissingPackageError: search "faiss" without FAISS.
         """
         stored = read_model(Path(path))
-        local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors"}
+        local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors", "search"}
         if fixed := sorted(set(options) - local & set(Settings.model_fields)):
             raise SettingsError(
                 f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}."

@@ -42,6 +42,10 @@ class RecordsError(SAPatchCoreError):
     """The inspection records cannot be opened, read or written: no folder, no server, a full disk, a damaged file."""
 
 
+class ScaleError(SAPatchCoreError):
+    """A cluster does not answer, or lost more of its machines than the work can bear."""
+
+
 class NotFittedError(SAPatchCoreError, RuntimeError):
     """predict or save was asked of a detector that has not learned from good images yet."""
 

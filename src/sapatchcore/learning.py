@@ -40,9 +40,16 @@ def kept_of(batch: Batch) -> list[TrainingImage]:
 
 
 def look_back(
-    bank: Bank, spill: Spill, pipeline: Pipeline, *, first: int = 0, progress: Progress | None = None
+    bank: Bank,
+    spill: Spill,
+    pipeline: Pipeline,
+    numbers: Sequence[int],
+    images: Sequence[TrainingImage],
+    progress: Progress | None = None,
 ) -> Calibration | None:
-    """The training images ``first``, ``first`` + 1, … , whose patches ``spill`` holds, without their own rows of the bank.
+    """The training images whose patches ``spill`` holds, without their own rows of the bank.
+
+    numbers: of each of them among all training images. images: what is known of them, in the same order.
 
     None where too few rows would be left.
     """
@@ -50,19 +57,17 @@ def look_back(
     if bank.fewest_left < rows_needed(settings.image_score):
         return None
     batches: list[tuple[Batch, tuple[npt.NDArray[Any], ...]]] = []
-    done = first
+    done = 0
     for patches in spill.images_again(settings.batch_size, bank.rows.device):
-        numbers = range(done, done + len(patches.local))
-        images = [bank.training[number] for number in numbers]
-        names, sizes = tuple(image.name for image in images), tuple(image.size for image in images)
+        these = slice(done, done + len(patches.local))
+        names, sizes = tuple(image.name for image in images[these]), tuple(image.size for image in images[these])
         nothing = np.empty((0, 0, 0, 3), np.uint8)  # their pixels have been seen
-        batches.append((Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers))))
-        done += len(numbers)
+        batches.append((Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers[these]))))
+        done = these.stop
         if progress is not None:
-            progress("calibrate", done - first, spill.images)
+            progress("calibrate", done, spill.images)
     result = gather_result(batches, **pipeline.shape, total=None, progress=None)
-    numbers_of_all = np.arange(first, done, dtype=np.int64)
-    return as_calibration(result, LEFT_OUT, numbers_of_all, settings.image_score, settings.neighbors)
+    return as_calibration(result, LEFT_OUT, np.array(numbers, np.int64), settings.image_score, settings.neighbors)
 
 
 def grown(
@@ -94,7 +99,8 @@ def grown(
             before = range(len(known)) if rescore else ()
             known = pipeline.scored_again(upper_bounds(known), before, bank, progress)
         if known is None or known.source == LEFT_OUT:
-            known = joined(known, look_back(bank, spill, pipeline, first=first, progress=progress))
+            numbers, added = range(first, len(bank.training)), bank.training[first:]
+            known = joined(known, look_back(bank, spill, pipeline, numbers, added, progress))
     return bank, known
 
 

@@ -20,6 +20,7 @@ from sapatchcore.settings import Settings
 _SIZES, _THUMBNAILS, _ENDS = "training.size", "thumbnails", "thumbnails.end"
 # Of Calibration's arrays, those of whole numbers: 32 bits in the file, which no bank exceeds.
 _WHOLE = ("images", "rows")
+_TOGETHER = 1024  # rows of the bank that are checked at a time
 
 
 def to_stored(
@@ -73,11 +74,11 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
     fits whatever the file holds.
     """
     try:
-        bank = _bank_from(stored, device)
+        bank = _bank_from(stored, device, settings)
         rows, width = bank.rows.shape
         if width != sum(stored.header["channels"]) or not len(bank.images) == len(bank.cells) == rows > 0:
             raise ValueError(f"a bank of {rows} × {width} numbers")
-        if not bool(torch.isfinite(bank.rows).all()):
+        if not all(bool(torch.isfinite(some).all()) for some in bank.rows.split(_TOGETHER)):
             raise ValueError("numbers of the bank that are not finite")
         for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
             if int(numbers.min()) < 0 or int(numbers.max()) >= most:
@@ -90,8 +91,8 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
         ) from None
 
 
-def _bank_from(stored: Stored, device: torch.device) -> Bank:
-    """The bank that ``stored`` holds, its rows on ``device``."""
+def _bank_from(stored: Stored, device: torch.device, settings: Settings) -> Bank:
+    """The bank that ``stored`` holds, its rows on ``device``: on the CPU the very tensor, which is mapped from the file."""
     header = stored.header
     names, sizes = header["training_images"], stored.more[_SIZES].tolist()
     pictures = [b""] * len(names)
@@ -111,6 +112,7 @@ def _bank_from(stored: Stored, device: torch.device) -> Bank:
         (grid[0], grid[1]),
         reach["chosen"],
         reach["loosened"],
+        settings.search,
     )
 
 

@@ -142,6 +142,12 @@ class Settings(BaseModel):
         "Threads that decode and resize images while the network works; 0 for none.",
         "a whole number from 0 to 256",
     )
+    search: Literal["exact", "float16", "int8", "faiss"] = _option(
+        "exact",
+        "How the nearest row of the memory bank is found on a CPU: 'exact'; in a short copy of a large bank, 'float16' or "
+        "'int8', with the same result; or approximately, 'faiss' (docs/search.md).",
+        "'exact', 'float16', 'int8' or 'faiss'",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = _option(
         0, "Seed of the projection, the first centre and random weights.", "a whole number, 0 or more"
     )

@@ -194,6 +194,7 @@ def test_predict_prints_the_same(
     [
         (["--precision", "float16"], "--precision float16"),
         (["--weights", "x.pth"], "--weights x.pth"),
+        (["--search", "int8"], "--search int8"),
         (["--device", "cuda"], "--device cuda"),
         (["--device", "cuda:1", "--precision", "bfloat16"], "--precision bfloat16, --device cuda:1"),
     ],
@@ -209,7 +210,7 @@ def test_commands_that_need_the_model_file_say_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("export", str(folder / "model.onnx"), "-o", str(tmp_path / "m.onnx")) == 1
-    assert "is an exported model, which predict and info take" in capsys.readouterr().err
+    assert "is an exported model, which predict, watch and info take" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", FILES)

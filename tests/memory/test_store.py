@@ -501,7 +501,9 @@ def test_what_may_change_at_load(fitted: SAPatchCore, good: np.ndarray, tmp_path
         precision="bfloat16",
         image_score="reweighted",
         neighbors=3,
+        search="float16",
     )
+    assert loaded.settings.search == "float16"
     assert (loaded.settings.batch_size, loaded.settings.workers, loaded.settings.precision) == (3, 0, "bfloat16")
     assert loaded.predict(good[:2]).scores.shape == (2,)
     assert SAPatchCore.load(tmp_path / "m").settings.device == "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,40 +18,72 @@ from sapatchcore.cli.common import (
     Model,
     Quiet,
     WeightsFile,
-    load_model,
-    open_model,
     promised_rate,
     warn,
 )
+from sapatchcore.cli.many import Ray, RayWorkers, predict_on_ray, require_ray
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.deploy.opened import load_model, open_model
 
 Data = Annotated[Path, typer.Argument(help="A data set's category, with test images.")]
 
 
 def predict(
     model: AnyModel,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders of them, or addresses (s3://…).")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="With --ray: folder for the tables of scores.")
+    ] = None,
     false_reject: FalseReject = None,
-    maps: Annotated[Path | None, typer.Option(help="Folder for the anomaly maps.")] = None,
-    map_format: Annotated[str, typer.Option(help="png (16-bit, one scale for all), tiff or npy (float32).")] = "png",
+    ray: Ray = "",
+    ray_workers: RayWorkers = None,
+    maps: Annotated[
+        str | None, typer.Option(help="Folder for the anomaly maps; with --ray also an address (s3://…).")
+    ] = None,
+    map_format: Annotated[
+        str | None,
+        typer.Option(help="png (16-bit, one scale for all), tiff or npy (float32). Default: png; with --ray tiff."),
+    ] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="Number format of the network.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images that go through the network at a time.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that decode images.")] = None,
     weights: WeightsFile = None,
+    search: Annotated[
+        str | None, typer.Option(help="How the nearest patch is found: exact, float16, int8, faiss.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line an image.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score images with a model file or an exported one, and say which to reject; higher = more anomalous."""
-    from sapatchcore.data.images import all_images
+    from sapatchcore.data.sources import files_of
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 
-    check_format(map_format)
-    sources = [p for path in images for p in (all_images(path) if path.is_dir() else [path])]
-    detector = open_model(
-        model, device=device, precision=precision, batch_size=batch_size, workers=workers, weights=weights
-    )
+    require_ray(ray, output=output, ray_workers=ray_workers)
+    options: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "batch_size": batch_size,
+        "workers": workers,
+        "weights": weights,
+        "search": search,
+    }
+    if ray:
+        predict_on_ray(
+            *(model, images, output, options),
+            ray=ray,
+            workers=ray_workers,
+            false_reject=false_reject,
+            maps=maps,
+            map_format=map_format or "tiff",
+            json_output=json_output,
+            quiet=quiet,
+        )
+        return
+    check_format(map_format := map_format or "png")
+    sources = [one for place in images for one in files_of(place)]
+    detector = open_model(model, **options)
     rate = None
     if detector.is_calibrated or false_reject is not None:
         rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet)
@@ -59,7 +91,7 @@ def predict(
         warn(f"No verdicts. {NO_CALIBRATION}")
     with progress_bars(quiet=quiet) as progress:
         result = detector.predict(sources, progress)
-        written = write_maps(result, maps, map_format, progress) if maps is not None else [None] * len(result)
+        written = write_maps(result, Path(maps), map_format, progress) if maps is not None else [None] * len(result)
     verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
     if not json_output:
         typer.echo("verdict\tp\tscore\tlocal\tcontext\tkind\tpath")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, Quiet, WeightsFile, load_model, warn
+from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, Quiet, WeightsFile, warn
+from sapatchcore.cli.many import Ray, Shares, require_ray
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.deploy.opened import load_model
 from sapatchcore.errors import SettingsError
+from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
     from sapatchcore.data.sources import Progress
@@ -33,9 +36,13 @@ Output = Annotated[
 
 @with_settings
 def fit(
-    data: Annotated[Path, typer.Argument(help="Good images: a data set's category, or a folder of images.")],
+    data: Annotated[
+        str, typer.Argument(help="Good images: a data set's category, a folder of images, or an address (s3://…).")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write (.safetensors).")],
     calibrate: Calibrate = None,
+    ray: Ray = "",
+    shares: Shares = None,
     layout: Layout = "auto",
     include_weights: Weights = True,
     include_thumbnails: Thumbnails = True,
@@ -46,25 +53,57 @@ def fit(
     options: dict[str, Any],
 ) -> None:
     """Learn from good images and write a model file."""
-    from sapatchcore.data.folders import training_images, validation_images
-    from sapatchcore.data.images import all_images
-    from sapatchcore.detector import SAPatchCore
     from sapatchcore.show.trackers import tracked
 
     _require_folder(output)
-    detector = SAPatchCore(**options)
-    train = training_images(data, layout)
-    separate = validation_images(data, layout) if calibrate is None else all_images(calibrate)
-    settings = detector.settings.model_dump(mode="json")
+    require_ray(ray, shares=shares)
+    settings = settings_from(options).model_dump(mode="json")
     with (
         tracked(log or None, run=output.stem, settings=settings, folder=output.parent, warn=warn) as tracker,
         progress_bars(quiet=quiet) as progress,
     ):
-        detector.fit(train, progress, calibrate=separate or None)
-        detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
-        facts = _facts(detector, output)
+        if ray:
+            from sapatchcore.scale.fit import fit as fit_on_ray
+
+            found = fit_on_ray(
+                data,
+                output,
+                options,
+                address=ray,
+                shares=shares,
+                layout=layout,
+                calibrate=calibrate,
+                include_weights=include_weights,
+                include_thumbnails=include_thumbnails,
+                progress=progress,
+            )
+            facts = {"model": str(output), **found, "bytes": output.stat().st_size}
+        else:
+            detector = _fitted(data, layout, calibrate, options, progress)
+            detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
+            facts = _facts(detector, output)
         tracker.figures({"fit": facts})
     _say(facts, json_output, "learned from")
+
+
+def _fitted(
+    data: str, layout: str, calibrate: str | None, options: dict[str, Any], progress: Progress | None
+) -> SAPatchCore:
+    """A detector that has learned what ``data`` holds."""
+    from sapatchcore.data.folders import training_images, validation_images
+    from sapatchcore.data.images import all_images
+    from sapatchcore.data.remote import is_address
+    from sapatchcore.data.sources import as_sources
+    from sapatchcore.detector import SAPatchCore
+
+    detector = SAPatchCore(**options)
+    apart = [] if calibrate is None else list(as_sources(calibrate, all_images)[0])
+    if is_address(data):
+        return detector.fit(data, progress, calibrate=apart or None)
+    train = training_images(Path(data), layout)
+    if calibrate is None:
+        apart = list(validation_images(Path(data), layout))
+    return detector.fit(train, progress, calibrate=apart or None)
 
 
 def update(

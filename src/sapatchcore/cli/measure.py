@@ -10,6 +10,7 @@ import typer
 
 from sapatchcore import __version__
 from sapatchcore.cli.common import FalseReject, Json, Layout, Log, Quiet, promised_rate, warn
+from sapatchcore.cli.many import Ray, RayWorkers, require_ray
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
 from sapatchcore.errors import SettingsError
@@ -79,6 +80,8 @@ def benchmark(
     ),
     table_format: Annotated[str, typer.Option("--format", help="Printed: text, markdown, csv or json.")] = "text",
     gifs: Annotated[bool, typer.Option("--gifs", help="Also a GIF a category, with the first seed.")] = False,
+    ray: Ray = "",
+    ray_workers: RayWorkers = None,
     layout: Layout = "auto",
     log: Log = "",
     quiet: Quiet = False,
@@ -88,9 +91,15 @@ def benchmark(
     """Run all categories and print the three result tables."""
     from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
     from sapatchcore.show.trackers import tracked
-    from sapatchcore.verify.benchmark import benchmark_to_folder
+    from sapatchcore.verify.benchmark import Jobs, benchmark_to_folder, one_by_one
     from sapatchcore.verify.tables import MODELS
 
+    require_ray(ray, ray_workers=ray_workers)
+    run_all: Jobs = one_by_one
+    if ray:
+        from sapatchcore.scale.benchmark import side_by_side
+
+        run_all = side_by_side(ray, ray_workers)
     numbers = [part.strip() for part in seeds.split(",")]
     if not all(part.isdigit() for part in numbers):
         raise SettingsError(f"seeds must be whole numbers separated by commas. Got {seeds!r}. For example 0,1,2.")
@@ -124,6 +133,7 @@ def benchmark(
             table_format=table_format,
             scored=scored,
             progress=progress,
+            run_all=run_all,
         )
     typer.echo(text, nl=False)
 

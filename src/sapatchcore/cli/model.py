@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import AnyModel, Json, Model, Quiet, load_model, warn
+from sapatchcore.cli.common import AnyModel, Json, Model, Quiet, warn
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.deploy.opened import load_model
 
 
 def info(

@@ -27,6 +27,7 @@ _NAMES = {
     "metrics": "Metrics",
     "maps": "Maps",
     "images": "Making images",
+    "benchmark": "Categories and seeds",
 }
 
 

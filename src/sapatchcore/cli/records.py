@@ -16,10 +16,10 @@ from sapatchcore.cli.common import (
     Json,
     Quiet,
     WeightsFile,
-    open_model,
     promised_rate,
     warn,
 )
+from sapatchcore.deploy.opened import open_model
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, install
 
 if TYPE_CHECKING:

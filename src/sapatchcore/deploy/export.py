@@ -152,7 +152,7 @@ def require_packages(kind: str) -> None:
 
 def _on_cpu(detector: SAPatchCore) -> Pipeline:
     """The detector's pipeline on the CPU in float32: what the file is made from and compared with."""
-    options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32"}
+    options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32", "search": "exact"}
     return Pipeline(SAPatchCore(**options).settings, detector._pipeline.network.weights)
 
 

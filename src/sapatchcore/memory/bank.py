@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 
 from sapatchcore.data.transform import Size
 from sapatchcore.embed.patches import Patches
+from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
+from sapatchcore.memory.boxes import LEAF
+from sapatchcore.memory.compact import CompactIndex
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
@@ -35,7 +39,7 @@ class Bank:
     rows: (m, d) float32. images, cells: (m,) int64 on the CPU, the training image and the patch that each row came
     from. training: the images. grid: (h, w) of an image's patches. radius: every patch that was learned from lies within
     ``radius + loosened`` of a row, in the projection in which the rows were chosen; ``loosened`` is 0 until an image is
-    forgotten.
+    forgotten. search: how ``compare`` finds the nearest row, an option of ``settings.py``.
     """
 
     rows: torch.Tensor
@@ -45,11 +49,20 @@ class Bank:
     grid: tuple[int, int]
     radius: float = 0.0
     loosened: float = 0.0
+    search: Literal["exact", "float16", "int8", "faiss"] = "exact"
 
     @cached_property
-    def index(self) -> NearestIndex:
-        """Finds the nearest row; built when it is first needed."""
-        return NearestIndex(self.rows, self.groups)
+    def index(self) -> NearestIndex | CompactIndex | ApproximateIndex:
+        """Finds the nearest row; built when it is first needed. Small banks, and those of a GPU, are searched exactly.
+
+        Raises DataError where a short copy belongs on disk and the disk is full; MissingPackageError without FAISS.
+        """
+        fewest = FEWEST if self.search == "faiss" else 4 * LEAF
+        if self.search == "exact" or self.rows.device.type != "cpu" or len(self.rows) <= fewest:
+            return NearestIndex(self.rows, self.groups)
+        if self.search == "faiss":
+            return ApproximateIndex(self.rows, self.groups)
+        return CompactIndex(self.rows, self.search, self.groups)
 
     @cached_property
     def groups(self) -> torch.Tensor:

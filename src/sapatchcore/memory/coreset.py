@@ -30,7 +30,7 @@ _SLACK = 1.0001  # on squared distances, above float32's rounding: a centre is s
 
 
 @dataclass
-class _Block:
+class Block:
     rows: torch.Tensor  # (b,) int64
     middle: torch.Tensor  # (d,) mean of its patches
     reach: float  # largest distance from the middle
@@ -72,7 +72,7 @@ def choose(x: torch.Tensor, count: int, *, seed: int, progress: Callable[[int], 
     random = np.random.default_rng(seed)
     pick = int(random.integers(n))
     mean = x.mean(0)  # taken off below: distances stay, and |x|² + |c|² − 2x·c loses fewer digits
-    blocks = _blocks(x, mean, random)
+    blocks = blocks_of(x, mean, random)
     bounds = [(-np.inf, b) for b in range(len(blocks))]  # (−largest squared distance, block): a heap, largest first
     distance = torch.full((n,), torch.inf, device=x.device)  # squared, to the centres that the patch's block has seen
     centres = torch.empty(count, x.shape[1], device=x.device)
@@ -118,7 +118,7 @@ def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:
     return max(float(torch.cdist(rows, centres).amin(1).max()) for rows in x.split(4096))
 
 
-def _blocks(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[_Block]:
+def blocks_of(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[Block]:
     """Blocks of about BLOCK rows that lie close together: rows sorted by the nearest of some drawn at random."""
     n = len(x)
     anchors = x[torch.from_numpy(random.choice(n, size=-(-n // BLOCK), replace=False)).to(x.device)] - mean
@@ -129,5 +129,5 @@ def _blocks(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) ->
     for rows in order.split(BLOCK):
         points = x[rows].sub_(mean)
         middle = points.mean(0)
-        blocks.append(_Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
+        blocks.append(Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
     return blocks

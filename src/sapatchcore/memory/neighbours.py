@@ -2,9 +2,8 @@
 
 :func:`nearest` compares every query with every row, a block of the bank at a time, never storing the whole matrix.
 :class:`NearestIndex` gives the same single nearest row and leaves most comparisons out. Rows of the bank that lie close
-together form a block, with a box around them along the bank's first principal axes and one more axis for the length
-of what these leave out. This map shrinks distances, never stretches them, so the distance to the box is a lower bound
-for every row in it: a block farther away than the nearest row found so far cannot hold a nearer one.
+together form a block with a box around them (``memory/boxes.py``): a block whose box is farther away than the nearest row
+found so far cannot hold a nearer one.
 
 Both can leave rows out by their *group*, so that a training image is compared with the bank without its own patches.
 """
@@ -14,13 +13,12 @@ from __future__ import annotations
 import torch
 
 from sapatchcore.errors import SettingsError
+from sapatchcore.memory.boxes import LEAF, axes_of, flatten, leaves_of, places_of
 
 MOST_NEIGHBOURS = 9
 BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
 QUERIES = 8192  # queries at a time
-LEAF = 64  # rows of the bank under one box
-AXES = 16  # principal axes of a box
-MOST = 0.6  # share of the queries
+MOST = 0.6  # share of the queries above which a block meets all of them
 _SLACK = 1e-5  # of the squared norms: above float32's rounding in bounds and products
 
 Groups = torch.Tensor | None
@@ -105,15 +103,14 @@ class NearestIndex:
         if not self._boxed:
             return
         self._mean = bank.mean(0)
-        centred = bank - self._mean
-        self._axes = _principal_axes(centred, min(AXES, bank.shape[1]))
-        flat = _flatten(centred, self._axes)
-        self._leaves = _leaves(flat)
+        self._axes = axes_of(bank, self._mean)
+        flat = flatten(bank, self._mean, self._axes)
+        self._leaves = leaves_of(flat)
         self._low = torch.stack([flat[leaf].amin(0) for leaf in self._leaves])
         self._high = torch.stack([flat[leaf].amax(0) for leaf in self._leaves])
-        self._rows = [centred[leaf] for leaf in self._leaves]
+        self._rows = [bank[leaf] - self._mean for leaf in self._leaves]
         self._norms = [rows.square().sum(1) for rows in self._rows]
-        self._slack = _SLACK * float(centred.square().sum(1).max())
+        self._slack = _SLACK * max(float(norms.max()) for norms in self._norms)
 
     @torch.inference_mode()
     def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
@@ -129,14 +126,15 @@ class NearestIndex:
         return torch.cat([self._search(rows, away) for rows, away in parts])
 
     def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
+        flat = flatten(queries, self._mean, self._axes)
         queries = queries - self._mean
         norms = queries.square().sum(1)
-        bounds = self._bounds(_flatten(queries, self._axes), norms)
+        bounds = self._bounds(flat, norms)
         best = torch.full_like(norms, torch.inf)  # squared distance less the query's own squared norm
         found = torch.zeros(len(queries), dtype=torch.int64)
         # First each query's most promising block, which gives a near row; then what that could not rule out.
         first = bounds.argmin(0)
-        for leaf, chosen in _groups(first, len(self._leaves)):
+        for leaf, chosen in places_of(first, len(self._leaves)):
             self._compare(queries, chosen, leaf, best, found, barred)
         bounds[first, torch.arange(len(queries))] = torch.inf
         for leaf, bound in enumerate(bounds):
@@ -176,44 +174,3 @@ class NearestIndex:
         at = nearer if every else chosen[nearer]
         best[at] = values[nearer]
         found[at] = self._leaves[leaf][indices[nearer]]
-
-
-def _principal_axes(centred: torch.Tensor, count: int) -> torch.Tensor:
-    """(d, count) orthonormal: nearly the first principal axes (Halko et al. 2011). Any orthonormal axes are valid."""
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.randn(centred.shape[1], min(2 * count, centred.shape[1]), generator=generator)
-    for _ in range(3):
-        axes = torch.linalg.qr(centred.T @ (centred @ axes))[0]
-    # Rotated to the principal directions inside this span, largest variance first.
-    _, rotation = torch.linalg.eigh((inside := centred @ axes).T @ inside)
-    principal: torch.Tensor = axes @ rotation.flip(1)[:, :count]
-    return principal
-
-
-def _flatten(centred: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
-    """(q, d) → (q, axes + 1): the coordinates along the axes, and the length of what these leave out."""
-    along = centred @ axes
-    rest = (centred.square().sum(1) - along.square().sum(1)).clamp_(min=0).sqrt_()
-    return torch.cat((along, rest[:, None]), dim=1)
-
-
-def _leaves(flat: torch.Tensor) -> list[torch.Tensor]:
-    """Row numbers in groups of at most LEAF, halved again and again across the widest axis."""
-    waiting, leaves = [torch.arange(len(flat))], []
-    while waiting:
-        rows = waiting.pop()
-        if len(rows) <= LEAF:
-            leaves.append(rows)
-            continue
-        points = flat[rows]
-        order = points[:, points.var(0).argmax()].argsort(stable=True)
-        half = -(-len(rows) // 2 // LEAF) * LEAF  # whole leaves on the one side
-        waiting += [rows[order[half:]], rows[order[:half]]]
-    return leaves
-
-
-def _groups(values: torch.Tensor, count: int) -> list[tuple[int, torch.Tensor]]:
-    """The positions at which each of the values 0 to count − 1 stands, for those that occur."""
-    sizes = torch.bincount(values, minlength=count).tolist()
-    parts = values.argsort(stable=True).split(sizes)
-    return [(value, part) for value, part in enumerate(parts) if len(part)]

@@ -61,8 +61,8 @@ class Spill:
         done = f"{self._images} images; each takes {(local[0].nbytes + context[0].nbytes) / 1e6:.1f} MB while fit runs"
         self._file.seek(0, os.SEEK_END)
         for one, other in zip(local, context, strict=True):
-            _write(self._file, one, done)
-            _write(self._file, other, done)
+            write_whole(self._file, one, done)
+            write_whole(self._file, other, done)
         self._images += len(local)
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ class GrowingRows:
         """rows: (r, d) float32, on any device. Raises DataError where they are kept on a disk that is full."""
         new = rows.cpu().numpy()
         if self._file is not None:
-            _write(
+            write_whole(
                 self._file, new, f"{self._used} patches; each takes {4 * new.shape[1]} bytes more for projection none"
             )
         else:
@@ -151,7 +151,7 @@ class GrowingRows:
             self._file.close()
 
 
-def _write(file: Any, array: Float32, done: str) -> None:
+def write_whole(file: Any, array: Float32, done: str) -> None:
     """All bytes of ``array`` to the raw ``file``. Raises DataError where the disk is full; done: after what."""
     view = np.ascontiguousarray(array).data.cast("B")
     try:

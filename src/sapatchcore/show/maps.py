@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -55,13 +56,20 @@ def _write_map(file: Path, values: npt.NDArray[np.float32], name: str, scale: fl
             "written before it stay."
         )
 
-    with replacing(file, DataError, sentence, make_folder=True) as part, part.open("wb") as out:
-        if name == "npy":
-            np.save(out, values)
-        elif name == "tiff":
-            Image.fromarray(values).save(out, "TIFF")
-        else:
-            entry = PngInfo()
-            entry.add_text("scale", repr(scale))
-            levels = np.clip(np.rint(values / scale), 0, 65535).astype(np.uint16)
-            Image.fromarray(levels).save(out, "PNG", pnginfo=entry)
+    with replacing(file, DataError, sentence, make_folder=True) as part:
+        part.write_bytes(map_file(values, name, scale))
+
+
+def map_file(values: npt.NDArray[np.float32], name: str, scale: float = 1.0) -> bytes:
+    """A map (H, W) float32 as the bytes of a file. name: png, tiff or npy. scale: of a PNG, the score of one of its steps."""
+    out = io.BytesIO()
+    if name == "npy":
+        np.save(out, values)
+    elif name == "tiff":
+        Image.fromarray(values).save(out, "TIFF")
+    else:
+        entry = PngInfo()
+        entry.add_text("scale", repr(scale))
+        levels = np.clip(np.rint(values / scale), 0, 65535).astype(np.uint16)
+        Image.fromarray(levels).save(out, "PNG", pnginfo=entry)
+    return out.getvalue()

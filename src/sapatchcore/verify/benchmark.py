@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sapatchcore.data.folders import Dataset, find_categories, open_dataset
@@ -21,6 +22,28 @@ Scored = Callable[[Run, Dataset, Evaluation], None]
 FORMATS = ("text", "markdown", "csv", "json")
 
 
+@dataclass(frozen=True)
+class Job:
+    """One fit and evaluation. path: of the category."""
+
+    category: str
+    path: Path
+    attention: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A job's figures, and what they were made of."""
+
+    run: Run
+    dataset: Dataset
+    evaluation: Evaluation
+
+
+Jobs = Callable[[Sequence[Job], Settings, str, Progress | None], Iterable[tuple[int, Done]]]
+
+
 def chosen_categories(root: Path, wanted: Sequence[str], layout: str) -> dict[str, Path]:
     """The categories in ``root``, or those named. Raises DataError where one that was named is not there."""
     found = find_categories(root, layout)
@@ -30,47 +53,63 @@ def chosen_categories(root: Path, wanted: Sequence[str], layout: str) -> dict[st
     return {name: path for name, path in found.items() if not wanted or name in wanted}
 
 
+def jobs_of(categories: dict[str, Path], attentions: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Every category × attention × seed, in this order."""
+    return [
+        Job(name, path, attention, seed)
+        for name, path in categories.items()
+        for attention in attentions
+        for seed in seeds
+    ]
+
+
+def run_job(job: Job, settings: Settings, layout: str, progress: Progress | None = None) -> Done:
+    """Fit and score one category. Raises what ``fit`` and ``evaluate`` raise."""
+    dataset = open_dataset(job.path, layout)
+    detector = SAPatchCore(**{**settings.model_dump(), "attention": job.attention, "seed": job.seed})
+    start = time.perf_counter()
+    fit_on(detector, dataset, progress)
+    middle = time.perf_counter()
+    evaluation = evaluate(detector, dataset, progress)
+    figures = {
+        **evaluation.to_dict(),
+        "fit_seconds": middle - start,
+        "evaluate_seconds": time.perf_counter() - middle,
+        "training_images": len(dataset.train),
+        "bank": len(detector.memory_bank),
+    }
+    return Done(Run(MODELS[job.attention], job.category, job.seed, figures), dataset, evaluation)
+
+
 def run_benchmark(
-    categories: dict[str, Path],
-    settings: Settings,
+    jobs: Sequence[Job],
+    done: Iterable[tuple[int, Done]],
     *,
-    seeds: Sequence[int],
-    attentions: Sequence[str],
-    layout: str,
     finished: Callable[[list[Run]], None],
     scored: Scored | None = None,
-    progress: Progress | None = None,
 ) -> list[Run]:
-    """Every category × attention × seed, in this order.
+    """Take in the jobs that were ``done``, each with its place in ``jobs``, in whatever order they come.
 
-    finished: called after each with all runs so far, so that nothing is lost. scored: called after that with the newest
-    run and what it was made of.
+    finished: called after each with all runs so far, in the order of ``jobs``, so that nothing is lost. scored: called after
+    that with the newest run and what it was made of.
 
-    Raises what ``fit`` and ``evaluate`` raise; runs that were finished have been handed out by then.
+    Raises what ``done`` raises; runs that were finished have been handed out by then.
     """
-    runs = []
-    for name, path in categories.items():
-        dataset = open_dataset(path, layout)
-        for attention in attentions:
-            for seed in seeds:
-                detector = SAPatchCore(**{**settings.model_dump(), "attention": attention, "seed": seed})
-                start = time.perf_counter()
-                fit_on(detector, dataset, progress)
-                middle = time.perf_counter()
-                evaluation = evaluate(detector, dataset, progress)
-                figures = {
-                    **evaluation.to_dict(),
-                    "fit_seconds": middle - start,
-                    "evaluate_seconds": time.perf_counter() - middle,
-                    "training_images": len(dataset.train),
-                    "bank": len(detector.memory_bank),
-                }
-                run = Run(MODELS[attention], name, seed, figures)
-                runs.append(run)
-                finished(runs)
-                if scored is not None:
-                    scored(run, dataset, evaluation)
-    return runs
+    runs: list[Run | None] = [None] * len(jobs)
+    for place, one in done:
+        runs[place] = one.run
+        finished([run for run in runs if run is not None])
+        if scored is not None:
+            scored(one.run, one.dataset, one.evaluation)
+    return [run for run in runs if run is not None]
+
+
+def one_by_one(
+    jobs: Sequence[Job], settings: Settings, layout: str, progress: Progress | None
+) -> Iterator[tuple[int, Done]]:
+    """The jobs in their order, on this machine; as of ``run_job``."""
+    for place, job in enumerate(jobs):
+        yield place, run_job(job, settings, layout, progress)
 
 
 def fit_on(detector: SAPatchCore, dataset: Dataset, progress: Progress | None = None) -> None:
@@ -91,11 +130,12 @@ def benchmark_to_folder(
     table_format: str,
     scored: Scored | None = None,
     progress: Progress | None = None,
+    run_all: Jobs = one_by_one,
 ) -> str:
     """Run the benchmark, keep ``output``/benchmark.{json,md,csv,txt} up to date after each run, and return the tables.
 
     compare: a second attention to run beside that of ``settings``. table_format: of the text that is returned. scored: as
-    of ``run_benchmark``.
+    of ``run_benchmark``. run_all: runs the jobs and gives each, with its place among them, when it is done.
     """
     if table_format not in FORMATS:
         raise SettingsError(
@@ -121,14 +161,7 @@ def benchmark_to_folder(
         for kind, suffix in zip(FORMATS, ("txt", "md", "csv", "json"), strict=True):
             write_text(output / f"benchmark.{suffix}", texts(runs)[kind])
 
-    runs = run_benchmark(
-        categories,
-        settings,
-        seeds=seeds,
-        attentions=list(dict.fromkeys([settings.attention, *([compare] if compare else [])])),
-        layout=layout,
-        finished=save,
-        scored=scored,
-        progress=progress,
-    )
+    attentions = list(dict.fromkeys([settings.attention, *([compare] if compare else [])]))
+    jobs = jobs_of(categories, attentions, seeds)
+    runs = run_benchmark(jobs, run_all(jobs, settings, layout, progress), finished=save, scored=scored)
     return texts(runs)[table_format]

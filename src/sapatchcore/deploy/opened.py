@@ -1,0 +1,75 @@
+"""Opening what scores images, whichever it is: a model file, or an exported model, which needs no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sapatchcore.deploy.facts import is_exported
+from sapatchcore.errors import ModelFileError, SettingsError
+
+if TYPE_CHECKING:
+    from sapatchcore.deploy.runtime import Exported
+    from sapatchcore.detector import SAPatchCore
+
+
+def load_model(model: Path, **options: str | int | None) -> SAPatchCore:
+    """The detector in a model file; options: as of SAPatchCore.load, None where not given.
+
+    Raises ModelFileError for an exported one.
+    """
+    if is_exported(model):
+        raise ModelFileError(
+            f"{model} is an exported model, which predict, watch and info take. For all else name the model file that it came "
+            "from."
+        )
+    from sapatchcore.detector import SAPatchCore
+
+    return SAPatchCore.load(model, **{name: value for name, value in options.items() if value is not None})
+
+
+def open_model(
+    model: Path,
+    *,
+    device: str,
+    precision: str | None,
+    batch_size: int | None,
+    workers: int | None,
+    weights: str | None,
+    search: str | None = None,
+    threads: int | None = None,
+) -> SAPatchCore | Exported:
+    """What scores images: the detector in a model file, or an exported model, which needs no PyTorch.
+
+    threads: processors that this process computes with; None for all. The other options: as of SAPatchCore.load.
+
+    Raises SettingsError where an option is given that an exported model cannot follow.
+    """
+    if not is_exported(model):
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        return load_model(
+            model,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            weights=weights,
+            search=search,
+        )
+    from sapatchcore.deploy.runtime import open_exported
+
+    refused = {
+        "--precision": precision,
+        "--weights": weights,
+        "--search": search,
+        "--device": device if device not in ("auto", "cpu") else None,
+    }
+    if wrong := [f"{name} {value}" for name, value in refused.items() if value is not None]:
+        raise SettingsError(
+            f"{', '.join(wrong)} cannot be had with an exported model: its network is in the file as it was exported, and "
+            f"computes on the CPU. Leave it out, or name a model file. Got {model}."
+        )
+    return open_exported(model, threads=threads, batch_size=batch_size, workers=workers)

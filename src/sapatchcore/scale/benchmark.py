@@ -1,0 +1,64 @@
+"""Many categories at once: a benchmark's jobs on a Ray cluster, each a whole fit and evaluation on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sapatchcore.data.sources import Progress
+from sapatchcore.scale.engine import RESTARTS, as_they_come, connected
+from sapatchcore.settings import Settings
+from sapatchcore.verify.benchmark import Done, Job, Jobs
+
+
+def side_by_side(address: str, workers: int | None) -> Jobs:
+    """For verify/benchmark.py's ``run_all``: the jobs on the cluster at ``address``, at most ``workers`` at a time.
+
+    workers: None for as many as there is room for. A job whose machine is lost is run again on another one.
+    """
+
+    def run_all(
+        jobs: Sequence[Job], settings: Settings, layout: str, progress: Progress | None
+    ) -> Iterator[tuple[int, Done]]:
+        import ray
+
+        with connected(address) as cluster:
+            count = min(cluster.workers(workers), len(jobs))
+            where = cluster.worker_options()
+            task = ray.remote(_run).options(max_retries=RESTARTS, **where)
+            waiting: dict[Any, int] = {}
+            left = iter(enumerate(jobs))
+            done = 0
+
+            def start() -> None:
+                for place, job in left:
+                    reference = task.remote(job, settings, layout, str(Path.cwd()), cluster.threads(count))
+                    waiting[reference] = place
+                    return
+
+            for _ in range(count):
+                start()
+            while waiting:
+                reference = next(as_they_come(list(waiting), lambda: None))
+                place = waiting.pop(reference)
+                yield place, ray.get(reference)
+                done += 1
+                if progress is not None:
+                    progress("benchmark", done, len(jobs))
+                start()
+
+    return run_all
+
+
+def _run(job: Job, settings: Settings, layout: str, folder: str, threads: int) -> Done:
+    """In a worker. folder: where relative paths start. threads: processors to compute with."""
+    import torch
+
+    from sapatchcore.verify.benchmark import run_job
+
+    if Path(folder).is_dir():
+        os.chdir(folder)
+    torch.set_num_threads(threads)
+    return run_job(job, settings, layout)

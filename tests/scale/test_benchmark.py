@@ -1,0 +1,59 @@
+"""A benchmark's jobs on a real Ray cluster: the tables of one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
+
+from conftest import made_images
+
+from sapatchcore.scale.benchmark import side_by_side
+from sapatchcore.settings import settings_from
+from sapatchcore.verify.benchmark import benchmark_to_folder
+
+TIMES = ("fit_seconds", "evaluate_seconds", "seconds_an_image")
+
+
+def test_the_tables_are_those_of_one_machine(cluster: Any, tmp_path: Path, small: dict[str, Any]) -> None:
+    for category, seed in (("a", 1), ("b", 2)):
+        for kind, count in (("train/good", 6), ("test/good", 3), ("test/bad", 3)):
+            folder = tmp_path / "data" / category / kind
+            folder.mkdir(parents=True)
+            for number, pixels in enumerate(made_images(count, seed=seed + len(kind))):
+                if kind == "test/bad":
+                    pixels[20:40, 20:40] = 255
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+        masks = tmp_path / "data" / category / "ground_truth" / "bad"
+        masks.mkdir(parents=True)
+        for number in range(3):
+            mask = Image.new("L", (64, 64))
+            mask.paste(255, (20, 20, 40, 40))
+            mask.save(masks / f"{number}_mask.png")
+    seen: list[tuple[str, int]] = []
+
+    def tables(name: str, **more: Any) -> Any:
+        text = benchmark_to_folder(
+            *(tmp_path / "data", tmp_path / name, settings_from({**small, "coreset_ratio": 0.1})),
+            wanted=[],
+            seeds=[0],
+            compare="none",
+            layout="auto",
+            table_format="csv",
+            **more,
+        )
+        assert (tmp_path / name / "benchmark.csv").read_text() == text
+        return [line for line in text.splitlines() if "econds" not in line]
+
+    alone = tables("alone")
+    many = tables(
+        "many",
+        run_all=side_by_side(cluster.address, 2),
+        scored=lambda run, _, evaluation: seen.append((run.category, len(evaluation.labels))),
+    )
+    assert many == alone
+    assert sorted(seen) == [("a", 6), ("a", 6), ("b", 6), ("b", 6)]

@@ -1,0 +1,118 @@
+"""Fit over several processes of a real Ray cluster: the model file is that of one machine, and workers may die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
+
+import ray
+
+from sapatchcore import SAPatchCore
+from sapatchcore.errors import DataError, SettingsError
+from sapatchcore.memory.store import read_model
+from sapatchcore.scale.fit import fit
+
+OPTIONS: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "resize": 64,
+    "crop": None,
+    "batch_size": 4,
+    "device": "cpu",
+    "coreset_ratio": 0.05,
+}
+Stages = dict[str, Callable[[], None]]
+
+
+def fitted(cluster: Any, folder: Path, path: Path, shares: int, at: Stages | None = None, **more: Any) -> SAPatchCore:
+    """The model file of a distributed fit. at: what happens when a stage is first seen."""
+    left = dict(at or {})
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        assert total is not None
+        assert 0 <= done <= total
+        if act := left.pop(stage, None):
+            act()
+
+    fit(folder / "good", path, OPTIONS, address=cluster.address, shares=shares, progress=progress, **more)
+    assert not left
+    return SAPatchCore.load(path)
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> SAPatchCore:
+    return SAPatchCore(**OPTIONS).fit(folder / "good")
+
+
+@pytest.fixture(scope="module")
+def of_two(cluster: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two") / "two.safetensors"
+    fitted(cluster, folder, path, 2)
+    return path
+
+
+def test_the_file_is_that_of_one_machine(of_two: Path, alone: SAPatchCore, tmp_path: Path) -> None:
+    found, path = SAPatchCore.load(of_two), tmp_path / "alone.safetensors"
+    alone.save(path)
+    # The same patches of the same images, in the same order; batches differ, and with them the last bits of float32.
+    for one, another in zip(alone.provenance, found.provenance, strict=True):
+        np.testing.assert_array_equal(one, another)
+    np.testing.assert_allclose(alone.memory_bank, found.memory_bank, rtol=1e-4, atol=1e-5)
+    assert found.covering_radius == pytest.approx(alone.covering_radius, rel=1e-4)
+    for name in ("scores", "local", "context", "peaks", "grids"):
+        np.testing.assert_allclose(
+            getattr(alone.calibration, name), getattr(found.calibration, name), rtol=1e-3, atol=1e-4, err_msg=name
+        )
+    np.testing.assert_array_equal(alone.calibration.images, found.calibration.images)
+    assert alone.calibration.names == found.calibration.names
+    assert alone.calibration.sizes == found.calibration.sizes
+    # The file does not say where it was made: the same things are in it, under the same names.
+    one, another = read_model(path), read_model(of_two)
+    for stored in (one, another):
+        assert stored.header.pop("covering_radius")
+    assert one.header == another.header
+    assert set(one.more) == set(another.more)
+    assert (one.more["thumbnails"] == another.more["thumbnails"]).all()
+    assert one.weights is not None
+    assert another.weights is not None
+    assert all((one.weights[name] == another.weights[name]).all() for name in (*one.weights, *another.weights))
+
+
+def test_workers_and_a_machine_may_be_lost(cluster: Any, of_two: Path, folder: Path, tmp_path: Path) -> None:
+    """Each is made again elsewhere, embeds its images again, and the file comes out as if nothing had been."""
+
+    def lose_a_worker() -> None:
+        name = next(name for name in sorted(ray.util.list_named_actors()) if name.startswith("share-"))
+        ray.kill(ray.get_actor(name), no_restart=False)
+
+    def lose_a_machine() -> None:
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+
+    path = tmp_path / "again.safetensors"
+    try:
+        fitted(
+            cluster, folder, path, 3, {"embed": lose_a_worker, "coreset": lose_a_machine, "calibrate": lose_a_worker}
+        )
+    finally:
+        cluster.add_node(num_cpus=1, object_store_memory=200_000_000)
+    one, another = read_model(of_two), read_model(path)
+    assert bool((one.bank == another.bank).all())
+    assert one.header == another.header
+    for name, value in one.more.items():
+        assert bool((value == another.more[name]).all()), name
+
+
+def test_wrong_use_is_said_before_any_work(cluster: Any, folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    with pytest.raises(SettingsError, match=r"The number of workers must be 1 or more\. Got 0"):
+        fit(folder / "good", model, OPTIONS, address=cluster.address, shares=0)
+    with pytest.raises(DataError, match="does not exist"):
+        fit(folder / "nothing", model, OPTIONS, address=cluster.address)
+    with pytest.raises(SettingsError, match=r"--ray must be local, auto or HOST:PORT"):
+        fit(folder / "good", model, OPTIONS, address="ray://here:10001")

@@ -1,0 +1,115 @@
+"""Scores by parts, without a cluster: what is listed, what is finished, what belongs together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the extra scale")
+pytest.importorskip("fsspec", reason="fsspec is not installed: install the extra scale")
+
+from sapatchcore.errors import DataError, SettingsError
+from sapatchcore.scale.parts import (
+    IMAGES,
+    SCORE_COLUMNS,
+    SCORES,
+    claim,
+    file_of,
+    finished,
+    list_images,
+    number_of,
+    read_table,
+    write_table,
+)
+from sapatchcore.scale.places import Place
+
+NAMES = [f"/images/{number:05d}.png" for number in range(25)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(str(tmp_path / "scores"))
+
+
+def listed(place: Place, part: int) -> list[str]:
+    table = read_table(place, file_of(IMAGES, part))
+    assert table is not None
+    return list(table["path"].to_pylist())
+
+
+def test_images_are_listed_in_parts_and_once(place: Place) -> None:
+    assert list_images(place, NAMES, 10) == [10, 10, 5]
+    assert [name for part in range(3) for name in listed(place, part)] == NAMES
+    assert list_images(place, NAMES, 10) == [10, 10, 5]
+    # What came since becomes parts of its own, and what has gone keeps its place.
+    later = ["/images/00003b.png", *NAMES[5:], "/images/z.png"]
+    assert list_images(place, sorted(later), 10) == [10, 10, 5, 2]
+    assert listed(place, 3) == ["/images/00003b.png", "/images/z.png"]
+
+
+def test_a_listing_that_was_broken_off_goes_on(place: Place) -> None:
+    def broken() -> object:
+        yield from NAMES[:17]
+        raise OSError("the network is gone")
+
+    with pytest.raises(OSError, match="the network is gone"):
+        list_images(place, broken(), 5)  # type: ignore[arg-type]
+    assert list_images(place, NAMES, 5) == [5, 5, 5, 5, 5]
+    assert [name for part in range(5) for name in listed(place, part)] == NAMES
+
+
+def test_many_images_are_told_apart_by_their_names(place: Place) -> None:
+    """More than one block of keys, in an order that is not theirs."""
+    names = [f"s3://bucket/{number % 7}/{number}.png" for number in range(20_000)]
+    assert sum(list_images(place, names, 3000)) == 20_000
+    assert sum(list_images(place, reversed(names), 3000)) == 20_000
+    assert sum(list_images(place, [*names[::2], "s3://bucket/new.png", *names[1::2]], 3000)) == 20_001
+
+
+def test_a_missing_part_is_noticed(place: Place) -> None:
+    list_images(place, NAMES, 10)
+    (Path(place.folder) / file_of(IMAGES, 1)).unlink()
+    with pytest.raises(DataError, match="lacks parts"):
+        list_images(place, NAMES, 10)
+
+
+def test_only_whole_tables_count_as_finished(place: Place) -> None:
+    assert finished(place) == set()
+    nothing: dict[str, list[object]] = {name: [] for name in SCORE_COLUMNS.names}
+    write_table(place, file_of(SCORES, 12), nothing, SCORE_COLUMNS, {"model": "a"})
+    for stray in (".part-000003.parquet.ab.part", "part-000004.parquet.tmp", "part-x.parquet", "notes.txt"):
+        (Path(place.folder) / SCORES / stray).write_text("cut off")
+    assert finished(place) == {12}
+    table = read_table(place, file_of(SCORES, 12))
+    assert table.schema.metadata[b"model"] == b"a"
+
+
+@pytest.mark.parametrize("name", ["part-000012.parquet", "part-1234567.parquet"])
+def test_part_numbers(name: str) -> None:
+    assert file_of("x", number_of(name)) == f"x/{name}"
+
+
+def test_a_damaged_table_is_named(place: Place) -> None:
+    list_images(place, NAMES, 10)
+    file = Path(place.folder) / file_of(IMAGES, 0)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"part-000000\.parquet is damaged .* Remove it"):
+        list_images(place, NAMES, 10)
+
+
+def test_a_folder_belongs_to_one_run(place: Place) -> None:
+    facts = {"model": "a.safetensors", "model_sha256": "12", "false_reject": 0.01, "images_of_a_part": 10}
+    claim(place, facts)
+    claim(place, facts)
+    with pytest.raises(SettingsError, match=r"another run: model_sha256 12, now 13\. Name another folder"):
+        claim(place, {**facts, "model_sha256": "13"})
+    (Path(place.folder) / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run\.json is damaged"):
+        claim(place, facts)
+
+
+def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
+    (tmp_path / "scores").write_text("a file")
+    with pytest.raises(DataError, match=r"cannot be (written|read|listed)"):
+        claim(Place(str(tmp_path / "scores")), {"model": "a"})

@@ -1,0 +1,139 @@
+"""The benchmarks of work on many machines: shares.py runs on a tiny size, the figures and tables say what results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripts import script
+
+
+def test_quick_run_of_shares_and_its_rows(tmp_path: Path) -> None:
+    benchmark, summary = script("benchmarks/shares.py"), script("benchmarks/scale_summary.py")
+    benchmark.main(["--quick", "--output", str(tmp_path / "shares.json")])
+    results = json.loads((tmp_path / "shares.json").read_text(encoding="utf-8"))["results"]
+    (runs,) = (found["runs"] for found in results["sets"].values())
+    assert [(run["shares"], run["way"]) for run in runs] == [
+        (shares, way) for shares in (2, 3) for way in (benchmark.ROUNDS, benchmark.TWO_ROUNDS)
+    ]
+    for run in runs:
+        if run["way"] == benchmark.ROUNDS:
+            assert run["radius_over_single"] == pytest.approx(1, abs=1e-5)
+            assert run["in_common"] > 0.9
+        else:
+            assert run["rounds"] == 2
+            assert run["candidates"] == run["shares"] * results["sets"]["made screws"]["bank"]
+    rows = summary.shares_rows(results)
+    assert len(rows) == 4
+    assert {len(row) for row in rows} == {len(summary.SHARES_HEAD)}
+    growing = script("benchmarks/growing_summary.py").scale(tmp_path)
+    assert growing["shares"].count("\n") == 5
+    assert growing["growth"] == growing["extrapolated"] == ""
+
+
+def test_rows_of_shares_are_rows_of_all() -> None:
+    benchmark = script("benchmarks/shares.py")
+    x = torch.arange(5 * 3 * 2).reshape(5, 3, 2).float()
+    for share in range(2):
+        own = benchmark.share_of(x, share, 2)
+        rows = torch.arange(len(own))
+        found = benchmark.numbers(torch.full_like(rows, share), rows, 2, 3)
+        assert torch.equal(x.flatten(0, 1)[found], own)
+
+
+def test_radius_is_the_largest_distance() -> None:
+    x = torch.tensor([[0.0], [1.0], [5.0], [7.5]])
+    assert script("benchmarks/shares.py").radius(x, torch.tensor([0, 2])) == 2.5
+
+
+def test_a_line_through_made_seconds() -> None:
+    scale = script("benchmarks/scale.py")
+    found = scale.line([100, 1000, 10_000], [3 + 0.02 * n for n in (100, 1000, 10_000)])
+    assert found["a"] == pytest.approx(3)
+    assert found["b"] == pytest.approx(0.02)
+    assert found["residuals"] == pytest.approx([0, 0, 0], abs=1e-9)
+    assert scale.line([10, 100, 1000], [1, 10, 1000])["exponent"] == pytest.approx(2)
+
+
+def test_the_clock_gives_each_stage_its_seconds() -> None:
+    times = iter([0, 1, 4, 9, 11, 16, 18])
+    clock = script("benchmarks/scale.py").Clock(lambda: float(next(times)))
+    for stage, done in (("embed", 0), ("embed", 5), ("coreset", 9)):
+        clock(stage, done, 9)
+    # 0: made; 1: nothing done yet; 4, 9: first and last of embed; 11, 16: of coreset; 18: the end.
+    assert clock.fit() == {"start": 4, "embed": 5, "coreset": 7, "calibrate": 0, "write": 2, "whole": 18}
+
+
+def test_roles_of_processes() -> None:
+    processes = script("benchmarks/scale_processes.py")
+    assert processes.role_of("steward-1a", "Host") == processes.role_of("ledger-1a", "Host") == processes.STEWARD
+    assert processes.role_of("share-1a-0", "Host") == processes.WORKERS
+    assert processes.role_of("", "MapWorker(MapBatches(Scorers))") == processes.WORKERS
+    assert processes.role_of("tally-1a", "Tally") is None
+
+
+def run(images: int, workers: int = 1) -> dict[str, Any]:
+    fit = {"start": 2.0, "embed": images * 0.036, "coreset": images * 0.018, "calibrate": images * 0.018, "write": 0.1}
+    score = {"score": 5 + images * 0.036, "sum": 0.1}
+    return {
+        "workers": workers,
+        "images": images,
+        "fit": {
+            "seconds": {**fit, "whole": sum(fit.values())},
+            "rounds": 10,
+            "peak_mb": {"steward": 100.0},
+            "model_bytes": {"calibration": images * 6000, "thumbnails": 5000, "rest": 1000 + images * 100},
+            "bank": [2000, 384],
+        },
+        "predict": {
+            "seconds": {**score, "whole": sum(score.values())},
+            "peak_mb": {"steward": 50.0},
+            "table_bytes": images * 80,
+        },
+    }
+
+
+def test_rows_of_growth_and_extrapolation() -> None:
+    benchmark, summary = script("benchmarks/scale.py"), script("benchmarks/scale_summary.py")
+    runs = [run(images, workers) for workers in (1, 2) for images in (100, 1000, 10_000)]
+    facts = {"patches": 784, "width": 384, "spill_bytes": 600_000, "projected_bytes": 400_000, "image_bytes": 30_000.0}
+    images = {**facts, "side": 256, "different": 500, "bank": 2000}
+    results = {"images": images, "runs": runs, "growth": benchmark.growth(runs)}
+    rows = summary.growth_rows(results)
+    assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
+    assert rows[0] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
+    assert rows[-1][:3] == (
+        "predict, memory: steward",
+        "2",
+        "50 MB (100) · 50 MB (1,000) · 50 MB (10,000)",
+    )
+    told = {what: figures for what, *figures in summary.extrapolated_rows(results)}
+    assert told["time"] == ["2.0 hours", "1.0 hours"]
+    assert told["memory of a worker for projections"][0] == "40.0 GB"
+    assert told["disk of a worker for patches"][0] == "60.0 GB"
+    assert told["images read, by all workers"] == ["300.0 GB", "300.0 GB"]
+    assert told["the model file, every image looked back at"][0] == "61.0 GB"
+    assert told["the model file, with 10,000 images of `--calibrate`"][0] == "1.1 GB"
+    assert told["tables of names and scores"][1] == "800.0 MB"
+
+
+def test_growth_needs_three_sizes() -> None:
+    assert script("benchmarks/scale.py").growth([run(100), run(1000)]) == {}
+
+
+def test_constants_of_the_extrapolation_are_the_packages() -> None:
+    from sapatchcore.scale import fit
+    from sapatchcore.settings import Settings
+
+    summary = script("benchmarks/scale_summary.py")
+    assert (summary.CANDIDATES, summary.FEWEST_CANDIDATES) == (fit.CANDIDATES, fit.FEWEST_CANDIDATES)
+    assert Settings().projection == summary.PROJECTED
+
+
+def test_parts_without_results_are_empty(tmp_path: Path) -> None:
+    growing = script("benchmarks/growing_summary.py")
+    assert growing.scale(tmp_path) == {"shares": "", "growth": "", "extrapolated": ""}
+    assert growing.search(tmp_path) == {"search": ""}
