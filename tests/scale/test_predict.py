@@ -56,13 +56,13 @@ def test_a_run_that_loses_a_machine_and_is_stopped_goes_on(
         if done >= 6:
             raise Stopped
 
-    def run(progress: Any) -> Any:
+    def run(progress: Any, workers: int) -> Any:
         return predict(
-            *(model, [folder / "good"], output), address=cluster.address, workers=2, part=3, progress=progress
+            *(model, [folder / "good"], output), address=cluster.address, workers=workers, part=3, progress=progress
         )
 
     with pytest.raises(Stopped):
-        run(stop_after_some)
+        run(stop_after_some, 1)
     assert seen[0] == 0
     before = {file: file.stat().st_mtime_ns for file in (output / "scores").glob("part-*.parquet")}
     assert before
@@ -75,7 +75,7 @@ def test_a_run_that_loses_a_machine_and_is_stopped_goes_on(
             cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
 
     try:
-        found = run(lose_a_machine)
+        found = run(lose_a_machine, 2)
     finally:
         broken.unlink()
         cluster.add_node(num_cpus=1, object_store_memory=200_000_000)

@@ -68,6 +68,9 @@ def fit(
         ray.get(steward.call.remote("begin", str(Path.cwd()), cluster.threads(workers), workers))
         tally = ray.remote(Tally).options(name=names[1], **cluster.here()).remote()
         again = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, **cluster.worker_options()}
+        again["allow_out_of_order_execution"] = (
+            True  # else one made again waits for calls that the lost one had answered
+        )
         run = _Run(
             settings_from(options),
             steward,
