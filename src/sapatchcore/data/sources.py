@@ -82,7 +82,7 @@ def read_batches(
         return name, (image.shape[0], image.shape[1]), prepare(image, resize, crop)
 
     with closing(load_ahead(enumerate(sources, first), read, workers=workers, ahead=batch_size + workers)) as images:
-        for batch in _groups(images, batch_size):
+        for batch in groups(images, batch_size):
             names, sizes, pixels = zip(*batch, strict=True)
             yield Batch(names, sizes, np.stack(pixels))
 
@@ -101,6 +101,7 @@ def _listed(address: str) -> list[str]:
     return found
 
 
-def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+def groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last one shorter where they do not come out even."""
     while group := list(islice(items, size)):
         yield group

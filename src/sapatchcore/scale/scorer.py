@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.data.images import load_ahead, read_image
+from sapatchcore.data.sources import groups
 from sapatchcore.deploy.opened import open_model
 from sapatchcore.errors import DataError, SAPatchCoreError
 from sapatchcore.result import Result
@@ -78,7 +78,7 @@ class Scorer:
             names, _read, workers=self._detector.settings.workers, ahead=_TOGETHER + self._detector.settings.workers
         )
         with closing(reading) as images:
-            for group in _groups(zip(names, images, strict=True), _TOGETHER):
+            for group in groups(zip(names, images, strict=True), _TOGETHER):
                 good = [(name, pixels) for name, pixels in group if not isinstance(pixels, str)]
                 bad = [(name, reason) for name, reason in group if isinstance(reason, str)]
                 for name, reason in (*bad, *self._scored(good, scored)):
@@ -140,11 +140,6 @@ def _read(name: str) -> npt.NDArray[np.uint8] | str:
         return read_image(name, name)
     except DataError as error:
         return str(error)
-
-
-def _groups(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while group := list(islice(items, size)):
-        yield group
 
 
 class Scorers:
