@@ -1,6 +1,7 @@
 """What records are given up, by age and by size.
 
-By age: everything older goes, whatever was said of it. By size, until the records take no more than that, the oldest first:
+By age: everything older goes, whatever was said of it. By size, until the records take no more than that, the oldest first,
+and none that was added after it began (else it would run after an inspection that writes faster, without an end):
 
 1. images that no operator called good,
 2. images that one did: they may wait to be learned from,
@@ -84,6 +85,7 @@ class _Pruning:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.records = self.images = self.good = 0
+        self._newest = 0  # record when ``by_size`` began
 
     def by_age(self, before: datetime, age: timedelta) -> None:
         old = select(RECORDS.c.number, RECORDS.c.image_bytes, RECORDS.c.feedback).where(RECORDS.c.time < before)
@@ -99,7 +101,12 @@ class _Pruning:
                 connection.execute(delete(WATCHED).where(WATCHED.c.folder == folder, gone))
 
     def by_size(self, most: int) -> None:
-        oldest = select(RECORDS.c.number, RECORDS.c.image_bytes, RECORDS.c.feedback).order_by(RECORDS.c.number)
+        with self._database.reading() as connection:
+            self._newest = connection.execute(select(func.max(RECORDS.c.number))).scalar() or 0
+        known = RECORDS.c.number <= self._newest
+        oldest = (
+            select(RECORDS.c.number, RECORDS.c.image_bytes, RECORDS.c.feedback).order_by(RECORDS.c.number).where(known)
+        )
         while (over := self._size() - most) > 0:
             while over > 0:  # by what each step frees; measuring takes PostgreSQL a look at every record
                 rows = min(ROWS, over // _ROW_BYTES + 1)
@@ -123,7 +130,7 @@ class _Pruning:
         statement = (
             select(IMAGES.c.record, IMAGES.c.bytes)
             .join(RECORDS, RECORDS.c.number == IMAGES.c.record)
-            .where(wanted)
+            .where(wanted, IMAGES.c.record <= self._newest)
             .order_by(IMAGES.c.record)
             .limit(ROWS)
         )
