@@ -147,6 +147,7 @@ def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, f
         "seconds": clock.fit(),
         "rounds": clock.calls["coreset"] + 1,
         "peak_mb": watch.peaks(),
+        "processor_seconds": watch.seconds(),
         "spill_bytes": size * facts["spill_bytes"],
         "model_bytes": model_bytes(model),
         "bank": made["bank"],
@@ -158,6 +159,7 @@ def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, f
     predicted = {
         "seconds": clock.predict(),
         "peak_mb": watch.peaks(),
+        "processor_seconds": watch.seconds(),
         "part": part,
         "table_bytes": sum(file.stat().st_size for file in scores.rglob("*.parquet")),
     }

@@ -1,31 +1,42 @@
-"""Memory of Ray's processes while a command runs, by what they do."""
+"""What Ray's processes take while a command runs, memory and processors, by what they do."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 EVERY = 0.2  # seconds
-COMMAND, STEWARD, WORKERS, REST = "command, growth", "steward", "workers", "rest of Ray"
+COMMAND, STEWARD, LISTING, WORKERS, REST = "command", "steward", "listing", "workers", "rest of Ray"
+ONCE = (COMMAND, STEWARD, LISTING)  # processes that there is one of, whatever the number of workers
+
+
+@dataclass
+class Seen:
+    """Of one process. peak: bytes that it had for itself at most. seconds: of processors, when it was last seen."""
+
+    peak: int
+    seconds: float
 
 
 class Watch:
-    """A context in which the resident memory of this process and of all below it is sampled. Pages that processes share
-    count in each."""
+    """A context in which this process and all below it are sampled.
+
+    Memory is resident and a process's own: pages of files and of Ray's object store, which processes share, are not in it.
+    """
 
     def __init__(self) -> None:
         self._me = psutil.Process()
-        self._peak: dict[int, int] = {}
+        self._seen: dict[int, Seen] = {}
         self._roles: dict[int, str] = {}
         self._sums: list[dict[int, int]] = []
         self._end = threading.Event()
 
     def __enter__(self) -> Watch:
-        self._before = self._me.memory_info().rss
-        self._peak[self._me.pid] = self._before
+        self._before = seen(self._me)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
@@ -36,30 +47,43 @@ class Watch:
         self._roles = roles()
 
     def peaks(self) -> dict[str, Any]:
-        """MB: of the command how much it grew; of the steward or ledger its peak; of workers the largest one's peak; of the
-        rest of Ray the largest sum at one time."""
-        of: dict[str, int] = {STEWARD: 0, WORKERS: 0}
-        for pid, size in self._peak.items():
+        """MB: of the command how much it grew; of the steward or ledger and of the listing the peak; of workers the largest
+        one's peak; of the rest of Ray the largest sum at one time."""
+        of = dict.fromkeys((STEWARD, LISTING, WORKERS), 0)
+        for pid, one in self._seen.items():
             role = self._roles.get(pid, REST)
             if role in of:
-                of[role] = max(of[role], size)
+                of[role] = max(of[role], one.peak)
         rest = [sum(size for pid, size in at.items() if self._roles.get(pid, REST) == REST) for at in self._sums]
-        grown = self._peak[self._me.pid] - self._before
+        grown = self._seen[self._me.pid].peak - self._before.peak
         return {name: size / 1e6 for name, size in {COMMAND: grown, **of, REST: max(rest, default=0)}.items()}
+
+    def seconds(self) -> dict[str, float]:
+        """Of processors, that the processes took which there is one of."""
+        of = dict.fromkeys(ONCE, 0.0)
+        for pid, one in self._seen.items():
+            if (role := self._roles.get(pid)) in of:
+                of[role] += one.seconds
+        return {**of, COMMAND: self._seen[self._me.pid].seconds - self._before.seconds}
 
     def _run(self) -> None:
         while True:
-            at: dict[int, int] = {}
+            found = {self._me.pid: seen(self._me)}
             with contextlib.suppress(psutil.Error):
                 for process in self._me.children(recursive=True):
                     with contextlib.suppress(psutil.Error):
-                        at[process.pid] = process.memory_info().rss
-            self._sums.append(at)
-            own = {self._me.pid: self._me.memory_info().rss}
-            for pid, size in (at | own).items():
-                self._peak[pid] = max(self._peak.get(pid, 0), size)
+                        found[process.pid] = seen(process)
+            self._sums.append({pid: one.peak for pid, one in found.items() if pid != self._me.pid})
+            for pid, one in found.items():
+                before = self._seen.get(pid, one)
+                self._seen[pid] = Seen(max(before.peak, one.peak), one.seconds)
             if self._end.wait(EVERY):
                 return
+
+
+def seen(process: psutil.Process) -> Seen:
+    memory, times = process.memory_info(), process.cpu_times()
+    return Seen(memory.rss - memory.shared, times.user + times.system)
 
 
 def roles() -> dict[int, str]:
@@ -78,6 +102,8 @@ def role_of(name: str, kind: str) -> str | None:
     """name, kind: an actor's name and class. Ray Data's workers have no name."""
     if name.startswith(("steward-", "ledger-")):
         return STEWARD
+    if name.startswith("listing-"):
+        return LISTING
     if name.startswith("share-") or "MapWorker" in kind:
         return WORKERS
     return None

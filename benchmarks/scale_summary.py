@@ -21,7 +21,10 @@ WORKERS = 100  # of one core each, like the one that was measured
 CALIBRATION_IMAGES = 10_000  # good images apart, of fit's --calibrate
 CANDIDATES, FEWEST_CANDIDATES = 8192, 64  # of scale/fit.py; a test compares them
 PROJECTED = 128  # numbers of a projected patch, float32
-STAGES = ("fit embed", "fit coreset", "fit calibrate", "fit whole", "predict score", "predict whole")
+STAGES = (
+    *("fit start", "fit embed", "fit coreset", "fit calibrate", "fit write", "fit whole"),
+    *("predict score", "predict sum", "predict whole"),
+)
 
 
 def shares_rows(results: dict[str, Any]) -> list[Row]:
@@ -36,7 +39,7 @@ def shares_rows(results: dict[str, Any]) -> list[Row]:
             f"{one['in_common']:.1%}",
             str(one["rounds"]),
             f"{one['candidates']:,} ({one['candidate_bytes'] / 1e6:.1f} MB)",
-            f"{one['over_single_time']:.2f}",
+            "{median:.2f} ({min:.2f}–{max:.2f})".format(**one["over_single_time"]),
         )
         for name, found in results["sets"].items()
         for one in found["runs"]
@@ -44,7 +47,7 @@ def shares_rows(results: dict[str, Any]) -> list[Row]:
 
 
 def growth_rows(results: dict[str, Any]) -> list[Row]:
-    """One row for each stage and number of workers, then what was the largest in memory."""
+    """One row for each stage and number of workers, then what was the largest in memory, and the processors' time."""
     rows: list[Row] = []
     for stage in STAGES:
         work, name = stage.split()
@@ -62,6 +65,11 @@ def growth_rows(results: dict[str, Any]) -> list[Row]:
                 runs = runs_of(results, int(workers))
                 peaks = " · ".join(f"{run[work]['peak_mb'][role]:.0f} MB ({run['images']:,})" for run in runs)
                 rows.append((f"{work}, memory: {role}", workers, peaks, "", "", ""))
+        for role in results["runs"][0][work]["processor_seconds"]:
+            for workers in results["growth"]:
+                runs = runs_of(results, int(workers))
+                spent = " · ".join(f"{run[work]['processor_seconds'][role]:.1f} s ({run['images']:,})" for run in runs)
+                rows.append((f"{work}, processor: {role}", workers, spent, "", "", ""))
     return rows
 
 

@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measure import Record, parser, table
+from measure import Record, parser, spread, table
 
 from sapatchcore import SAPatchCore
 from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.samples import Dataset
 from sapatchcore.learning import kept_of
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.neighbours import NearestIndex
 from sapatchcore.memory.rounds import Candidates, Centres, Choice, Frontier
 from sapatchcore.memory.spill import Spill
+from sapatchcore.memory.training import TrainingImage
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.scale.fit import CANDIDATES, FEWEST_CANDIDATES
 from sapatchcore.synth.write import find_scene, write_dataset
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         for data in (made, *(given.data or ())):
             dataset = open_dataset(data)
             name = f"made {dataset.name}" if data == made else dataset.name
-            found[name] = compared(dataset, settings, given.shares, quick=given.quick)
+            found[name] = compared(dataset, settings, given.shares, given.repeats or 3, quick=given.quick)
             shown(name, found[name])
             record.write(given.output)  # a run that is cut off keeps what it has
 
@@ -142,8 +143,10 @@ def turns(works: list[Callable[[], Any]]) -> tuple[list[Any], float]:
 # ------------------------------------------------------------------------------------------------- the comparison
 
 
-def compared(dataset: Dataset, settings: dict[str, Any], counts: list[int], *, quick: bool = False) -> dict[str, Any]:
-    """One machine's choice and those over each number of shares in ``counts``."""
+def compared(
+    dataset: Dataset, settings: dict[str, Any], counts: list[int], repeats: int, *, quick: bool = False
+) -> dict[str, Any]:
+    """One machine's choice and those over each number of shares in ``counts``, all in turn, ``repeats`` times for the seconds."""
     pipeline = SAPatchCore(**settings)._pipeline
     seed, projection = pipeline.settings.seed, pipeline.projection
     step = max(1, len(dataset.train) // 8) if quick and len(dataset.train) > 8 else 1
@@ -156,14 +159,18 @@ def compared(dataset: Dataset, settings: dict[str, Any], counts: list[int], *, q
             grid = patches.grid
         x = torch.cat(projected).reshape(len(training), spill.patches_per_image, -1)
         count = max(1, int(pipeline.settings.coreset_ratio * x.shape[0] * x.shape[1] + 1e-9))
-        begin = time.perf_counter()
-        single = choose(x.flatten(0, 1), count, seed=seed).rows
-        alone = time.perf_counter() - begin
-        chosen = {
-            (shares, way): run(x, count, shares, seed)
-            for shares in counts
-            for way, run in ((ROUNDS, in_rounds), (TWO_ROUNDS, in_two_rounds))
-        }
+        alone, spent = [], []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            single = choose(x.flatten(0, 1), count, seed=seed).rows
+            alone.append(time.perf_counter() - begin)
+            chosen = {
+                (shares, way): run(x, count, shares, seed)
+                for shares in counts
+                for way, run in ((ROUNDS, in_rounds), (TWO_ROUNDS, in_two_rounds))
+            }
+            spent.append([sum(one.seconds.values()) / alone[-1] for one in chosen.values()])
+        times = [spread(list(ratios)) for ratios in zip(*spent, strict=True)]
         sets = [single, *(one.rows for one in chosen.values())]
         banks = [bank_of(rows, spill, training, grid) for rows in sets]
     radii = [radius(x.flatten(0, 1), rows) for rows in sets]
@@ -186,7 +193,7 @@ def compared(dataset: Dataset, settings: dict[str, Any], counts: list[int], *, q
                 "candidate_bytes": one.rows_shown * sent,
                 "centre_bytes": 0 if way == TWO_ROUNDS else count * shares * (4 * x.shape[2] + 16),
                 "seconds": one.seconds,
-                "over_single_time": sum(one.seconds.values()) / alone,
+                "over_single_time": times[number - 1],
             }
         )
     facts = {
@@ -195,7 +202,7 @@ def compared(dataset: Dataset, settings: dict[str, Any], counts: list[int], *, q
         "bank": count,
         "tested": len(dataset.test[::step]),
     }
-    return {**facts, "single": {"radius": radii[0], "auroc": aurocs[0], "seconds": alone}, "runs": runs}
+    return {**facts, "single": {"radius": radii[0], "auroc": aurocs[0], "seconds": spread(alone)}, "runs": runs}
 
 
 def radius(x: torch.Tensor, rows: torch.Tensor) -> float:

@@ -22,7 +22,8 @@ from scipy.spatial.distance import cdist
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
 from sapatchcore.memory import coreset, growth, neighbours, projection
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.training import TrainingImage
 from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
 from sapatchcore.score.calibration import LEFT_OUT, Calibration
 from sapatchcore.settings import settings_from

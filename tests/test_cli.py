@@ -143,7 +143,7 @@ def test_calibration_with_separate_images(root: Path, tmp_path: Path, capsys: py
     assert run("fit", str(root / "bench"), "-o", str(path), "--calibrate", str(separate), *SMALL) == 0
     assert run("info", str(path), "--json") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (facts["calibration"]["source"], facts["calibration"]["names"]) == ("separate", 24)
+    assert (facts["calibration"]["source"], facts["calibration"]["images"]) == ("separate", 24)
 
 
 def test_validation_images_are_for_the_thresholds_alone(
@@ -164,7 +164,7 @@ def test_validation_images_are_for_the_thresholds_alone(
         assert run("fit", str(data), "-o", str(path), *SMALL) == 0
         assert run("info", str(path), "--json") == 0
         facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (facts["calibration"]["source"], facts["calibration"]["names"]) == expected
+        assert (facts["calibration"]["source"], facts["calibration"]["images"]) == expected
         assert facts["training_images"] == 24
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from scripts import script
@@ -72,7 +75,39 @@ def test_roles_of_processes() -> None:
     assert processes.role_of("steward-1a", "Host") == processes.role_of("ledger-1a", "Host") == processes.STEWARD
     assert processes.role_of("share-1a-0", "Host") == processes.WORKERS
     assert processes.role_of("", "MapWorker(MapBatches(Scorers))") == processes.WORKERS
-    assert processes.role_of("tally-1a", "Tally") is None
+    assert processes.role_of("listing-1a", "Host") == processes.LISTING
+    assert processes.role_of("desk-1a", "Desk") is None
+
+
+def test_what_processes_take_by_their_role() -> None:
+    processes = script("benchmarks/scale_processes.py")
+    watch, me, mb = processes.Watch(), psutil.Process().pid, 1_000_000
+    watch._before = processes.Seen(50 * mb, 7.0)
+    watch._seen = {
+        pid: processes.Seen(peak * mb, seconds)
+        for pid, peak, seconds in [
+            (me, 58, 9.5),
+            (-1, 100, 3.0),
+            (-2, 30, 1.0),
+            (-3, 300, 50.0),
+            (-4, 200, 60.0),
+            (-5, 9, 9.0),
+        ]
+    }
+    watch._roles = {-1: "steward", -2: "listing", -3: "workers", -4: "workers"}
+    watch._sums = [{-1: 100 * mb, -5: 9 * mb, -6: 4 * mb}, {-3: 300 * mb, -5: 5 * mb}]
+    assert watch.peaks() == {"command": 8, "steward": 100, "listing": 30, "workers": 300, "rest of Ray": 13}
+    assert watch.seconds() == {"command": 2.5, "steward": 3, "listing": 1}
+
+
+def test_a_process_is_seen_while_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = script("benchmarks/scale_processes.py")
+    monkeypatch.setattr(processes, "roles", dict)
+    with processes.Watch() as watch:
+        held = np.ones(20_000_000)
+        time.sleep(3 * processes.EVERY)
+    assert held.nbytes * 0.9 < watch.peaks()["command"] * 1e6 < held.nbytes * 1.5
+    assert watch.seconds()["command"] > 0
 
 
 def run(images: int, workers: int = 1) -> dict[str, Any]:
@@ -85,12 +120,14 @@ def run(images: int, workers: int = 1) -> dict[str, Any]:
             "seconds": {**fit, "whole": sum(fit.values())},
             "rounds": 10,
             "peak_mb": {"steward": 100.0},
+            "processor_seconds": {"steward": 3.0},
             "model_bytes": {"calibration": images * 6000, "thumbnails": 5000, "rest": 1000 + images * 100},
             "bank": [2000, 384],
         },
         "predict": {
             "seconds": {**score, "whole": sum(score.values())},
             "peak_mb": {"steward": 50.0},
+            "processor_seconds": {"steward": 4.0},
             "table_bytes": images * 80,
         },
     }
@@ -104,12 +141,12 @@ def test_rows_of_growth_and_extrapolation() -> None:
     results = {"images": images, "runs": runs, "growth": benchmark.growth(runs)}
     rows = summary.growth_rows(results)
     assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
-    assert rows[0] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
-    assert rows[-1][:3] == (
-        "predict, memory: steward",
-        "2",
-        "50 MB (100) · 50 MB (1,000) · 50 MB (10,000)",
-    )
+    assert rows[2] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
+    ends = [row[:3] for row in rows if row[1] == "2" and row[0].startswith("predict, ")]
+    assert ends == [
+        ("predict, memory: steward", "2", "50 MB (100) · 50 MB (1,000) · 50 MB (10,000)"),
+        ("predict, processor: steward", "2", "4.0 s (100) · 4.0 s (1,000) · 4.0 s (10,000)"),
+    ]
     told = {what: figures for what, *figures in summary.extrapolated_rows(results)}
     assert told["time"] == ["2.0 hours", "1.0 hours"]
     assert told["memory of a worker for projections"][0] == "40.0 GB"

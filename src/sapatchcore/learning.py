@@ -15,10 +15,11 @@ from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.data.thumbnails import thumbnail
 from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.growth import Growth, without_image
 from sapatchcore.memory.neighbours import nearest
 from sapatchcore.memory.spill import Spill
+from sapatchcore.memory.training import TrainingImage
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import as_calibration, gather_result
 from sapatchcore.score.calibration import (
@@ -138,7 +139,7 @@ def _raised(
         known, grew = upper_bounds(known), np.ones(len(known), np.bool_)
     images = np.where(known.images > number, known.images - 1, known.images)
     known = replace(known, images=images, rows=place[rows_before])
-    for i in np.flatnonzero(touched.any((1, 2))):
+    for i in np.flatnonzero(touched.any((1, 2))).tolist():
         where, before_max = touched[i], float(known.grids[i].max())
         lost, patch = np.unique(rows_before[i][where], return_inverse=True)
         barred = torch.full((len(lost),), int(images[i]), device=after.rows.device)

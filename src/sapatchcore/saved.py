@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from sapatchcore.data.packed import Files, Sizes, Texts
+from sapatchcore.data.transform import Size
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import ModelFileError
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.store import Stored
-from sapatchcore.score.calibration import ARRAYS, Calibration
+from sapatchcore.memory.training import TrainingImages
+from sapatchcore.score.calibration import ARRAYS, LEFT_OUT, Calibration
 from sapatchcore.settings import Settings
 
-_SIZES, _THUMBNAILS, _ENDS = "training.size", "thumbnails", "thumbnails.end"
+_NAMES, _SIZES, _THUMBNAILS = "training.name", "training.size", "thumbnails"
+_KNOWN_NAMES, _KNOWN_SIZES = "calibration.name", "calibration.sizes"
+_END = ".end"  # of a tensor that says where each part of another ends
 # Of Calibration's arrays, those of whole numbers: 32 bits in the file, which no bank exceeds.
 _WHOLE = ("images", "rows")
 _TOGETHER = 1024  # rows of the bank that are checked at a time
@@ -41,7 +48,6 @@ def to_stored(
         "grid": bank.grid,
         "covering_radius": {"chosen": bank.radius, "loosened": bank.loosened},
         "calibration": _calibration_facts(calibration),
-        "training_images": [image.name for image in bank.training],
         "weights_sha256": digest(backbone.weights),
     }
     more = {**_bank_tensors(bank, include_thumbnails), **_calibration_tensors(calibration)}
@@ -50,13 +56,20 @@ def to_stored(
 
 
 def _bank_tensors(bank: Bank, thumbnails: bool) -> dict[str, torch.Tensor]:
-    """What the model file holds of the training images, beside their names. thumbnails: keep their pictures."""
-    tensors = {_SIZES: torch.tensor([image.size for image in bank.training], dtype=torch.int32)}
-    files = [image.thumbnail for image in bank.training]
-    if thumbnails and any(files):
-        tensors[_THUMBNAILS] = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8)
-        tensors[_ENDS] = torch.tensor([len(file) for file in files]).cumsum(0)
+    """What the model file holds of the training images. thumbnails: keep their pictures."""
+    training = TrainingImages.of(bank.training)
+    tensors = {**_files_tensors(_NAMES, training.names.files), _SIZES: torch.from_numpy(training.sizes.array)}
+    if thumbnails and training.thumbnails is not None:
+        tensors |= _files_tensors(_THUMBNAILS, training.thumbnails)
     return tensors
+
+
+def _files_tensors(name: str, files: Files) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(files.content), name + _END: torch.from_numpy(files.ends)}
+
+
+def _files_from(stored: Stored, name: str) -> Files:
+    return Files(stored.more[name].numpy(), stored.more[name + _END].numpy())
 
 
 def stored_settings(path: Path, stored: Stored) -> dict[str, Any]:
@@ -74,7 +87,8 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
     fits whatever the file holds.
     """
     try:
-        bank = _bank_from(stored, device, settings)
+        training = _training_from(stored)
+        bank = _bank_from(stored, training, device, settings)
         rows, width = bank.rows.shape
         if width != sum(stored.header["channels"]) or not len(bank.images) == len(bank.cells) == rows > 0:
             raise ValueError(f"a bank of {rows} × {width} numbers")
@@ -83,7 +97,7 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
         for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
             if int(numbers.min()) < 0 or int(numbers.max()) >= most:
                 raise ValueError("a row that came from no image")
-        return bank, _calibration_from(stored, settings)
+        return bank, _calibration_from(stored, training, settings)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelFileError(
@@ -91,18 +105,17 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
         ) from None
 
 
-def _bank_from(stored: Stored, device: torch.device, settings: Settings) -> Bank:
+def _training_from(stored: Stored) -> TrainingImages:
+    """The images that were learned from, packed as they are in the file."""
+    pictures = _files_from(stored, _THUMBNAILS) if _THUMBNAILS in stored.more else None
+    training = TrainingImages(Texts(_files_from(stored, _NAMES)), Sizes(stored.more[_SIZES].numpy()), pictures)
+    training.check()
+    return training
+
+
+def _bank_from(stored: Stored, training: TrainingImages, device: torch.device, settings: Settings) -> Bank:
     """The bank that ``stored`` holds, its rows on ``device``: on the CPU the very tensor, which is mapped from the file."""
     header = stored.header
-    names, sizes = header["training_images"], stored.more[_SIZES].tolist()
-    pictures = [b""] * len(names)
-    if _THUMBNAILS in stored.more:
-        content, ends = stored.more[_THUMBNAILS].numpy().tobytes(), stored.more[_ENDS].tolist()
-        pictures = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    training = tuple(
-        TrainingImage(name, (size[0], size[1]), picture)
-        for name, size, picture in zip(names, sizes, pictures, strict=True)
-    )
     grid, reach = header["grid"], header["covering_radius"]
     return Bank(
         stored.bank.to(device),
@@ -122,7 +135,6 @@ def _calibration_facts(calibration: Calibration | None) -> dict[str, Any] | None
         return None
     return {
         "source": calibration.source,
-        "names": calibration.names,
         "image_score": calibration.image_score,
         "neighbors": calibration.neighbors,
     }
@@ -134,11 +146,14 @@ def _calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Ten
         return {}
     arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in ARRAYS}
     arrays |= {name: arrays[name].to(torch.int32) for name in _WHOLE}
-    arrays["sizes"] = torch.tensor(calibration.sizes, dtype=torch.int32)
-    return {f"calibration.{name}": value for name, value in arrays.items()}
+    tensors = {f"calibration.{name}": value for name, value in arrays.items()}
+    if calibration.source == LEFT_OUT:  # training images: their names and sizes are in the file
+        return tensors
+    names, sizes = Texts.of(calibration.names), Sizes.of(calibration.sizes)
+    return {**tensors, **_files_tensors(_KNOWN_NAMES, names.files), _KNOWN_SIZES: torch.from_numpy(sizes.array)}
 
 
-def _calibration_from(stored: Stored, settings: Settings) -> Calibration | None:
+def _calibration_from(stored: Stored, training: TrainingImages, settings: Settings) -> Calibration | None:
     """The calibration that ``stored`` holds; None where it holds none, or one that ``settings`` score otherwise than."""
     facts = stored.header["calibration"]
     if facts is None or facts["image_score"] != settings.image_score:
@@ -147,12 +162,28 @@ def _calibration_from(stored: Stored, settings: Settings) -> Calibration | None:
         return None
     arrays: dict[str, Any] = {name: stored.more[f"calibration.{name}"].numpy() for name in ARRAYS}
     arrays |= {name: arrays[name].astype(np.int64) for name in _WHOLE}
-    sizes = tuple((height, width) for height, width in stored.more["calibration.sizes"].tolist())
+    names, sizes = _known_images(stored, facts["source"], arrays["images"], training)
     return Calibration(
         source=facts["source"],
-        names=tuple(facts["names"]),
+        names=names,
         sizes=sizes,
         image_score=facts["image_score"],
         neighbors=facts["neighbors"],
         **arrays,
     )
+
+
+def _known_images(
+    stored: Stored, source: str, images: npt.NDArray[Any], training: TrainingImages
+) -> tuple[Sequence[str], Sequence[Size]]:
+    """Names and sizes of the images of a calibration; images: the number of each among the training images."""
+    if source != LEFT_OUT:
+        names, sizes = Texts(_files_from(stored, _KNOWN_NAMES)), Sizes(stored.more[_KNOWN_SIZES].numpy())
+        names.check()
+        sizes.check()
+        return names, sizes
+    if len(images) and int(images.min()) < 0:
+        raise ValueError("scores of an image that was not learned from")
+    if np.array_equal(images, np.arange(len(training))):
+        return training.names, training.sizes
+    return tuple(training.names[i] for i in images), tuple(training.sizes[i] for i in images)

@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 
 from sapatchcore.embed.patches import Patches, to_patches
 from sapatchcore.memory import bank as module
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.training import TrainingImage
 from sapatchcore.score.image_score import neighbourhood_weight
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sapatchcore import DataError
-from sapatchcore.memory.bank import Bank, TrainingImage
-from sapatchcore.memory.growth import Growth, pictured, without_image
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.growth import Growth, without_image
+from sapatchcore.memory.training import TrainingImage, pictured
 
 
 def made(n: int, p: int, d: int = 5, seed: int = 0, shift: float = 0.0) -> torch.Tensor:

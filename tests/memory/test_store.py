@@ -25,7 +25,7 @@ from sapatchcore.score.calibration import Calibration
 def stored(seed: int = 0, rows: int = 7) -> Stored:
     generator = torch.Generator().manual_seed(seed)
     return Stored(
-        header={"settings": {"seed": seed}, "training_images": ["a.png", "ä é.png"], "grid": [2, 3]},
+        header={"settings": {"seed": seed}, "note": "ä é", "grid": [2, 3]},
         bank=torch.randn(rows, 5, generator=generator),
         images=torch.arange(rows) % 2,
         cells=torch.arange(rows) % 6,
@@ -96,7 +96,7 @@ def test_any_safetensors_reader_can_open_it(model: Path) -> None:
         assert set(file.keys()) == own | set(stored().more)
         header = json.loads(file.metadata()["sapatchcore"])
     assert header["format"] == FORMAT
-    assert header["training_images"] == ["a.png", "ä é.png"]
+    assert header["note"] == "ä é"
 
 
 def test_same_content_same_bytes(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_newer_format_is_refused(version: object, tmp_path: Path) -> None:
         read_model(path)
 
 
-@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("version", [0, 1, 2])
 def test_older_format_is_refused(version: int, tmp_path: Path) -> None:
-    """What version 0.1 wrote: no scores of good images, no sizes."""
+    """What was written before: no scores of good images, or names in the header."""
     path = tmp_path / "m.safetensors"
     text = json.dumps({"format": version, "settings": {}, "training_images": ["a.png"], "grid": [2, 3]})
     tensors = {"bank": torch.zeros(2, 2), "bank.image": torch.zeros(2), "bank.cell": torch.zeros(2)}
@@ -198,13 +198,13 @@ def test_older_format_is_refused(version: int, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError) as caught:
             read(path)
         assert str(caught.value) == (
-            f"{path} has the format {version}, from before models kept calibration scores; this version of sapatchcore "
-            "reads 2. Fit it anew with `sapatchcore fit`."
+            f"{path} has the format {version}, of an earlier version; this version of sapatchcore "
+            "reads 3. Fit it anew with `sapatchcore fit`."
         )
 
 
-def test_this_format_is_2(model: Path) -> None:
-    assert read_model(model).header["format"] == FORMAT == 2
+def test_this_format_is_3(model: Path) -> None:
+    assert read_model(model).header["format"] == FORMAT == 3
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_what_people_are_told_of_a_file(fitted: SAPatchCore, good: np.ndarray, t
     json.dumps(facts)
     assert facts["bank"] == "64 patches of 384 numbers"
     assert facts["training_images"] == 10
-    assert facts["calibration"] == {"source": "left out", "names": 10, "image_score": "max", "neighbors": 9}
+    assert facts["calibration"] == {"source": "left out", "images": 10, "image_score": "max", "neighbors": 9}
     assert facts["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
     assert facts["format"] == FORMAT
     assert SAPatchCore.load(path, device="cpu").fit(good[:1], calibrate=good[1:4]).calibration.source == "separate"

@@ -8,7 +8,7 @@ import pytest
 
 from sapatchcore.errors import MissingPackageError, ScaleError, SettingsError
 from sapatchcore.scale.engine import Cluster, connected
-from sapatchcore.scale.host import Tally
+from sapatchcore.scale.host import Desk
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_where_no_cluster_answers(
 
 
 def test_work_that_is_done_again_is_not_counted_twice() -> None:
-    tally = Tally()
+    desk = Desk()
     for worker, done in ((0, 10), (1, 4), (0, 2), (0, 8)):
-        tally.tell("embed", worker, done)
-    assert tally.done("embed") == 12
-    assert tally.done("calibrate") == 0
+        desk.tell("embed", worker, done)
+    assert desk.done("embed") == 12
+    assert desk.done("calibrate") == 0

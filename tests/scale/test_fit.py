@@ -12,21 +12,14 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
 
 import ray
+from conftest import SMALL
 
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.memory.store import read_model
 from sapatchcore.scale.fit import fit
 
-OPTIONS: dict[str, Any] = {
-    "backbone": "resnet18",
-    "weights": "random",
-    "resize": 64,
-    "crop": None,
-    "batch_size": 4,
-    "device": "cpu",
-    "coreset_ratio": 0.05,
-}
+OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}
 Stages = dict[str, Callable[[], None]]
 
 
@@ -92,6 +85,18 @@ def test_the_file_is_that_of_one_machine_whatever_is_lost(
     assert one.weights is not None
     assert another.weights is not None
     assert all((one.weights[name] == another.weights[name]).all() for name in (*one.weights, *another.weights))
+
+
+def test_good_images_apart_calibrate_it(cluster: Any, folder: Path, tmp_path: Path) -> None:
+    """Fewer of them than there are shares, so that one share has none."""
+    apart = folder / "good" / "later"
+    found = fitted(cluster, folder, tmp_path / "m.safetensors", 2, calibrate=apart)
+    expected = SAPatchCore(**OPTIONS).fit(folder / "good", calibrate=apart).calibration
+    assert found.calibration.source == "separate"
+    assert found.calibration.names == expected.names == (str(apart / "a.png"),)
+    assert found.calibration.sizes == expected.sizes
+    np.testing.assert_allclose(found.calibration.grids, expected.grids, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.calibration.images, [-1])
 
 
 def test_wrong_use_is_said_before_any_work(cluster: Any, folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sapatchcore import SAPatchCore
 from sapatchcore.data.images import all_images
 from sapatchcore.errors import SettingsError
 from sapatchcore.scale.ledger import Ledger
+from sapatchcore.scale.listing import Parts
 from sapatchcore.scale.parts import finished
 from sapatchcore.scale.places import Place
 from sapatchcore.scale.predict import predict
@@ -122,11 +123,11 @@ def test_images_that_came_since_are_scored_then_and_maps_are_written(
     for number, pixels in enumerate(images(3, seed=8)):
         Image.fromarray(pixels).save(drop / f"{number}.png")
     ledger = Ledger(str(model), OPTIONS, str(output), 0.1, str(tmp_path), 1000)
-    assert ledger.list_images([str(drop)]) == [3]
+    assert Parts(str(output)).list_images([str(drop)], 1000) == [3]
     assert scorer_of(ledger, str(output), str(maps)).score(0) == (3, 0)
     Image.fromarray(images(1, seed=9)[0]).save(drop / "0b.png")
     again = Ledger(str(model), OPTIONS, str(output), 0.1, str(tmp_path), 1000)
-    assert again.list_images([str(drop)]) == [3, 1]
+    assert Parts(str(output)).list_images([str(drop)], 1000) == [3, 1]
     assert again.finished() == {0}
     scorer_of(again, str(output), str(maps)).score(1)
     found = again.sum()
@@ -150,7 +151,7 @@ def test_a_part_that_is_done_again_leaves_no_error_of_before(
     file = drop / "a.png"
     file.write_bytes(b"half a ")
     ledger = Ledger(str(model), OPTIONS, str(output), None, str(tmp_path), 1000)
-    ledger.list_images([str(drop)])
+    Parts(str(output)).list_images([str(drop)], 1000)
     assert scorer_of(ledger, str(output)).score(0) == (0, 1)
     Image.fromarray(images(1)[0]).save(file)
     assert scorer_of(ledger, str(output)).score(0) == (1, 0)
@@ -188,8 +189,8 @@ def test_images_and_tables_may_lie_in_a_bucket(
         bucket.pipe_file(f"plant/camera 1/{number}.png", out.getvalue())
     bucket.pipe_file("plant/camera 1/9.png", b"no image")
     ledger = Ledger(str(model), OPTIONS, "s3://plant/scores", None, str(folder), 2)
-    assert ledger.list_images(["s3://plant/camera 1"]) == [2, 2]
-    assert ledger.list_images(["s3://plant/camera 1"]) == [2, 2]
+    for _ in range(2):
+        assert Parts("s3://plant/scores").list_images(["s3://plant/camera 1"], 2) == [2, 2]
 
     scorer = scorer_of(ledger, "s3://plant/scores")
     assert [scorer.score(part) for part in (0, 1)] == [(2, 0), (1, 1)]

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
 
-from sapatchcore.data.transform import Size
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
 from sapatchcore.memory.boxes import LEAF
 from sapatchcore.memory.compact import CompactIndex
 from sapatchcore.memory.neighbours import NearestIndex, nearest
+from sapatchcore.memory.training import TrainingImage
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
 # processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
 _TOGETHER = 16_000_000
-
-
-@dataclass(frozen=True)
-class TrainingImage:
-    """What is kept of an image that was learned from.
-
-    name: its path, or "image 3". size: (H, W), its own. thumbnail: a JPEG file of what the network saw of it, or b"".
-    """
-
-    name: str
-    size: Size
-    thumbnail: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Bank:
     rows: torch.Tensor
     images: torch.Tensor
     cells: torch.Tensor
-    training: tuple[TrainingImage, ...]
+    training: Sequence[TrainingImage]
     grid: tuple[int, int]
     radius: float = 0.0
     loosened: float = 0.0
@@ -72,7 +61,13 @@ class Bank:
     @property
     def fewest_left(self) -> int:
         """The rows that are left when the training image with the most of them is left out."""
-        return len(self.rows) - int(self.images.bincount().max())
+        return len(self.rows) - int(self._owners[1].max())
+
+    @cached_property
+    def _owners(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training images that rows came from, sorted, and how many rows of each: few, however many images there are."""
+        owners, counts = self.images.unique(return_counts=True)
+        return owners, counts
 
     def compare(self, patches: Patches, barred: torch.Tensor | None = None) -> Distances:
         """Each patch of n images with its nearest row; distances are taken from the differences themselves.
@@ -102,8 +97,9 @@ class Bank:
         """
         own = torch.zeros(len(patch), dtype=torch.int64)
         if barred is not None:
-            counts = self.images.bincount(minlength=len(self.training) + 1)  # the last, that of no image, is 0
-            own = counts[torch.where(barred.cpu() < 0, len(counts) - 1, barred.cpu())]
+            owners, counts = self._owners
+            at = torch.searchsorted(owners, barred.cpu()).clamp(max=len(owners) - 1)
+            own = torch.where(owners[at] == barred.cpu(), counts[at], 0)
         there = (len(self.rows) - own).clamp(max=k)  # (n,)
         out = patch.new_full((len(patch), k), -torch.inf)
         for count in there.unique().tolist():

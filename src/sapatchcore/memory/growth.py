@@ -14,9 +14,10 @@ import torch
 
 from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import DataError
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.neighbours import nearest
 from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.training import TrainingImage, pictured
 
 
 class Growth:
@@ -87,9 +88,3 @@ def without_image(bank: Bank, number: int, projection: Projection) -> Bank:
         training=(*bank.training[:number], *bank.training[number + 1 :]),
         loosened=loosened,
     )
-
-
-def pictured(training: Sequence[TrainingImage], rows: torch.Tensor) -> tuple[TrainingImage, ...]:
-    """The training images, with pictures of those alone that one of ``rows`` (m,) int64 of the bank came from."""
-    used = set(rows.tolist())
-    return tuple(image if number in used else replace(image, thumbnail=b"") for number, image in enumerate(training))

@@ -11,6 +11,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -151,12 +152,33 @@ class GrowingRows:
             self._file.close()
 
 
+def mapped(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros in a temporary file that is mapped into memory: the system writes out what it has no room for. The file is gone
+    with the array. Raises DataError where the disk is full."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not size:
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(prefix="sapatchcore-", buffering=0) as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at the first write that needs it
+            with disk_errors(f"0 of {size / 1e6:.0f} MB"):
+                os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, mode="r+", shape=shape)
+
+
 def write_whole(file: Any, array: Float32, done: str) -> None:
     """All bytes of ``array`` to the raw ``file``. Raises DataError where the disk is full; done: after what."""
     view = np.ascontiguousarray(array).data.cast("B")
-    try:
+    with disk_errors(done):
         while len(view):
             view = view[file.write(view) :]
+
+
+@contextmanager
+def disk_errors(done: str) -> Iterator[None]:
+    """A block that writes to the temporary folder. Raises DataError where its disk is full; done: after what."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -1,10 +1,12 @@
 """The model file: one ``.safetensors`` with everything that scoring and a verdict need, and no code.
 
 Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
-patch that each row came from; ``training.size`` (n, 2) int32; ``thumbnails`` (bytes,) uint8, JPEG files one after another,
-and ``thumbnails.end`` (n,) int64, where each ends; ``calibration.*``, the arrays of ``Calibration``; ``weights.*``, the
-network up to its second layer. Header: one JSON text with the format's number, settings, versions, names of the training
-images, and a SHA-256 over all of it. The target is whole at all times, before or after.
+patch that each row came from; ``training.name`` (bytes,) uint8, names in UTF-8 one after another, and ``training.name.end``
+(n,) int64, where each ends; ``training.size`` (n, 2) int32; ``thumbnails`` and ``thumbnails.end``, JPEG files likewise;
+``calibration.*``, the arrays of ``Calibration``, and names and sizes where its images were not learned from;
+``weights.*``, the network up to its second layer. Header: one JSON text with the format's number, settings, versions, and a
+SHA-256 over all of it; safetensors reads none above 100 MB, so nothing in it grows with the images. The target is whole at
+all times, before or after.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from sapatchcore.embed.weights import Weights, digest
 from sapatchcore.errors import ModelFileError
 from sapatchcore.replace import replacing
 
-FORMAT = 2
+FORMAT = 3
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
 
@@ -112,15 +114,14 @@ def has_weights(path: Path) -> bool:
 def describe(path: Path, stored: Stored) -> dict[str, Any]:
     """What a person wants to know of a model file, JSON-ready."""
     header = dict(stored.header)
-    names = header.pop("training_images")
     if (calibration := header.get("calibration")) is not None:
-        header["calibration"] = {**calibration, "names": len(calibration["names"])}
+        header["calibration"] = {**calibration, "images": len(stored.more["calibration.scores"])}
     size = sum(value.nbytes for value in (stored.weights or {}).values()) / 1e6
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "bank": f"{stored.bank.shape[0]} patches of {stored.bank.shape[1]} numbers",
-        "training_images": len(names),
+        "training_images": len(stored.more["training.size"]),
         "network_weights": f"{size:.1f} MB inside" if stored.weights else "not inside, checked when loaded",
         **header,
     }
@@ -138,8 +139,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         )
     if version < FORMAT:
         raise ModelFileError(
-            f"{path} has the format {version}, from before models kept calibration scores; this version of sapatchcore reads "
-            f"{FORMAT}. Fit it anew with `sapatchcore fit`."
+            f"{path} has the format {version}, of an earlier version; this version of sapatchcore reads {FORMAT}. Fit it anew "
+            "with `sapatchcore fit`."
         )
     return dict(header)
 

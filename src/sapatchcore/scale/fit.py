@@ -14,7 +14,7 @@ from typing import Any
 
 from sapatchcore.errors import ModelFileError
 from sapatchcore.scale.engine import RESTARTS, connected
-from sapatchcore.scale.host import Host, Progress, Tally, wait
+from sapatchcore.scale.host import Desk, Host, Progress, wait
 from sapatchcore.settings import Settings, settings_from
 
 CANDIDATES = 8192  # of all shares together, in a round: more make fewer rounds, and each choice among them slower
@@ -58,29 +58,36 @@ def fit(
 
         room = cluster.workers(shares)
         where = None if calibrate is None else os.fspath(calibrate)
-        # Workers find the others by name: a handle as their argument would be an object that can be lost, they with it.
-        token = secrets.token_hex(8)
-        names = [f"{role}-{token}" for role in ("steward", "tally")]
-        here = ray.remote(Host).options(name=names[0], **cluster.here())
-        steward = here.remote("scale.steward", "Steward", os.fspath(data), layout, where, dict(options))
-        total, apart = ray.get(steward.call.remote("counts"))
+        token, folder, here = secrets.token_hex(8), str(Path.cwd()), cluster.here()
+
+        def one(role: str, kind: type) -> Any:
+            return ray.remote(kind).options(name=f"{role}-{token}", **here)
+
+        steward = one("steward", Host).remote(folder, "scale.steward", "Steward", dict(options))
+        desk = one("desk", Desk).remote()
+        listing = one("listing", Host).remote(folder, "scale.listing", "Listing", os.fspath(data), layout, where)
+        total, apart = ray.get(listing.call.remote("counts"))
         workers = min(room, total)
-        ray.get(steward.call.remote("begin", str(Path.cwd()), cluster.threads(workers), workers))
-        tally = ray.remote(Tally).options(name=names[1], **cluster.here()).remote()
+        task, begun = steward.call.options(num_returns=2).remote("begin", total, cluster.threads(workers), workers)
+        dealt = listing.call.options(num_returns=workers + 1)
+        train, kept_apart = dealt.remote("train", workers), dealt.remote("apart", workers)
+        del listing  # ends its process, once it has answered
+        ray.get([begun, desk.order.remote([(task, *names) for names in zip(train[1:], kept_apart[1:], strict=True)])])
         again = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, **cluster.worker_options()}
-        again["allow_out_of_order_execution"] = (
-            True  # else one made again waits for calls that the lost one had answered
-        )
+        # Else one made again would wait for calls that the lost one had answered.
+        again["allow_out_of_order_execution"] = True
         run = _Run(
             settings_from(options),
             steward,
-            tally,
+            desk,
+            # They find the desk by its name: a handle as their argument would be an object that can be lost, they with it.
             [
                 ray.remote(Host)
                 .options(name=f"share-{token}-{number}", **again)
-                .remote("scale.share", "Share", *names, number)
+                .remote(folder, "scale.share", "Share", f"desk-{token}", number)
                 for number in range(workers)
             ],
+            [train[0], kept_apart[0]],
             progress,
         )
         return run.through(str(path), total, apart, (include_weights, include_thumbnails))
@@ -92,8 +99,9 @@ class _Run:
 
     settings: Settings
     steward: Any
-    tally: Any
+    desk: Any
     shares: list[Any]
+    names: list[Any]
     progress: Progress | None
 
     def through(self, path: str, total: int, apart: int, inside: tuple[bool, bool]) -> dict[str, Any]:
@@ -107,16 +115,10 @@ class _Run:
         centres = self.steward.call.remote("centres")
         kept, radii = self._all("kept", centres), self._all("radius", rounds)
         made = self.steward.call.remote("bank", grid, *kept)
-        if apart:
-            names = [self.steward.call.remote("apart", share) for share in range(len(self.shares))]
-            known = [
-                share.call.remote("calibration", made, these) for share, these in zip(self.shares, names, strict=True)
-            ]
-        else:
-            known = self._all("look_back", made)
+        known = self._all("calibration" if apart else "look_back", made)
         self._waited("calibrate", apart or total, known)
         answers = [kept, radii, self._all("sizes"), known]
-        facts: dict[str, Any] = ray.get(self.steward.call.remote("write", path, inside, made, answers))
+        facts: dict[str, Any] = ray.get(self.steward.call.remote("write", path, inside, made, self.names, answers))
         return facts
 
     def _choose(self, count: int, per_image: int) -> list[Any]:
@@ -140,5 +142,5 @@ class _Run:
         return [share.call.remote(method, *arguments) for share in self.shares]
 
     def _waited(self, stage: str, total: int, references: list[Any]) -> list[Any]:
-        wait(stage, total, references, self.tally, self.progress)
+        wait(stage, total, references, self.desk, self.progress)
         return references

@@ -1,4 +1,4 @@
-"""What happens once in a distributed predict: the model, the list of images, and what came of all.
+"""What happens once in a distributed predict: the model, its folder, and what came of all.
 
 It runs in a process of its own on the machine where the command was given; that process itself holds a number for each part.
 """
@@ -6,18 +6,15 @@ It runs in a process of its own on the machine where the command was given; that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sapatchcore import __version__
-from sapatchcore.data.images import IMAGE_SUFFIXES, images_below
-from sapatchcore.data.remote import is_address
 from sapatchcore.deploy.facts import files_of
 from sapatchcore.deploy.opened import open_model
-from sapatchcore.errors import DataError, ModelFileError
-from sapatchcore.scale.parts import ERRORS, SCORES, claim, file_of, finished, list_images, read_table
+from sapatchcore.errors import ModelFileError
+from sapatchcore.scale.parts import ERRORS, SCORES, claim, file_of, finished, read_table
 from sapatchcore.scale.places import Place
 from sapatchcore.scale.scorer import Work
 from sapatchcore.score.threshold import check_rate, possible_rate
@@ -65,13 +62,6 @@ class Ledger:
         self._facts = {"model": path.name, "model_sha256": whole, "false_reject": self._rate}
         claim(self._place, {**self._facts, "images_of_a_part": part})
 
-    def list_images(self, sources: Sequence[str]) -> list[int]:
-        """Bring the list of images up to date; how many each part has."""
-        counts = list_images(self._place, _images(sources), self._part)
-        if not counts:
-            raise DataError(f"{', '.join(sources)} holds no image. Allowed: {' '.join(IMAGE_SUFFIXES)}.")
-        return counts
-
     def finished(self) -> set[int]:
         return finished(self._place)
 
@@ -102,13 +92,3 @@ class Ledger:
                 errors += len(refused)
                 first += [str(reason) for reason in refused["reason"].to_pylist()[: 3 - len(first)]]
         return Sum(images, errors, rejected, len(parts), self._rate, first)
-
-
-def _images(sources: Sequence[str]) -> Iterator[str]:
-    """Every image of the sources: of a folder or a folder's address all below it, in order; a path is made a whole one."""
-    for source in sources:
-        place = source if is_address(source) else str(Path(source).absolute())
-        if place.lower().endswith(IMAGE_SUFFIXES) and (is_address(place) or Path(place).is_file()):
-            yield place
-        else:
-            yield from images_below(place)

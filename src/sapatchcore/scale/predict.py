@@ -67,18 +67,22 @@ def predict(
         import ray
 
         count = cluster.workers(workers)
-        name = f"ledger-{secrets.token_hex(8)}"
+        token, folder = secrets.token_hex(8), str(Path.cwd())
+        name = f"ledger-{token}"
         asked = dict.fromkeys(("precision", "batch_size", "workers", "weights", "search")) | {"device": "auto"}
         ledger = (
             ray.remote(Host)
             .options(name=name, **cluster.here())
             .remote(
-                *("scale.ledger", "Ledger", _whole(model), {**asked, **(options or {})}, _whole(output)),
-                *(false_reject, str(Path.cwd()), part),
+                *(folder, "scale.ledger", "Ledger", _whole(model), {**asked, **(options or {})}, _whole(output)),
+                *(false_reject, folder, part),
             )
         )
-        counts = ray.get(ledger.call.remote("list_images", [os.fspath(source) for source in images]))
-        finished = ray.get(ledger.call.remote("finished"))
+        finished = ray.get(ledger.call.remote("finished"))  # now the folder is this run's
+        listing = ray.remote(Host).options(name=f"listing-{token}", **cluster.here())
+        parts = listing.remote(folder, "scale.listing", "Parts", _whole(output))
+        counts = ray.get(parts.call.remote("list_images", [os.fspath(source) for source in images], part))
+        del parts  # ends its process
         left = [number for number in range(len(counts)) if number not in finished]
         ray.get(ledger.call.remote("begin", None if maps is None else _whole(maps), map_format, cluster.threads(count)))
         total, done = sum(counts), sum(counts) - sum(counts[number] for number in left)

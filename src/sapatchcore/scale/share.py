@@ -6,8 +6,6 @@ lost, embeds its images again when it is next asked, and goes on where the work 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sapatchcore.data.transform import Size
+from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.learning import kept_of, look_back
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.rounds import Candidates, Centres, Frontier
 from sapatchcore.memory.spill import GrowingRows, Spill
+from sapatchcore.memory.training import TrainingImage, TrainingImages
 from sapatchcore.pipeline import Pipeline
-from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.calibration import ARRAYS, Calibration
 from sapatchcore.settings import settings_from
 
 Float32 = npt.NDArray[np.float32]
@@ -38,12 +37,11 @@ class Task:
     """What every share is told.
 
     options: of settings.py, those that were given. weights: the network's tensors as arrays, found once, so that the other
-    machines need none. folder: where relative paths start. threads: processors to compute with.
+    machines need none. threads: processors to compute with.
     """
 
     options: dict[str, Any]
     weights: dict[str, npt.NDArray[Any]]
-    folder: str
     threads: int
     shares: int
 
@@ -67,26 +65,42 @@ class Broadcast:
     grid: tuple[int, int]
 
     def bank(self, device: torch.device) -> Bank:
-        """The bank on ``device``, its training images without names: one object stands for all of them."""
+        """The bank on ``device``, its training images without names."""
         rows, images, cells = (torch.from_numpy(one.copy()) for one in (self.rows, self.images, self.cells))
-        return Bank(rows.to(device), images, cells, (TrainingImage("", (0, 0)),) * self.total, self.grid)
+        nothing = np.broadcast_to(np.int64(0), (self.total, 2))  # one number stands for all
+        names = Texts(Files(np.empty(0, np.uint8), nothing[:, 0]))
+        return Bank(rows.to(device), images, cells, TrainingImages(names, Sizes(nothing)), self.grid)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A share's part of a calibration, less its names: arrays as of Calibration, which other processes read where they lie."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    sizes: Sizes
+    source: str
+
+    @classmethod
+    def of(cls, calibration: Calibration | None) -> Known | None:
+        if calibration is None:
+            return None
+        arrays = {name: getattr(calibration, name) for name in ARRAYS}
+        return cls(arrays, Sizes.of(calibration.sizes), calibration.source)
 
 
 class Share:
     """Made by Ray on the machine that holds it; methods are called one at a time."""
 
-    def __init__(self, steward: str, tally: str, number: int) -> None:
-        """steward, tally: their names. number: of the share. What it has to do comes from the steward whenever it is made."""
+    def __init__(self, desk: str, number: int) -> None:
+        """desk: its name. number: of the share. What it has to do comes from the desk whenever it is made."""
         import ray
 
-        begun, self._names = ray.get(ray.get_actor(steward).call.remote("task", number))
+        self._desk = ray.get_actor(desk)
+        begun, names, self._apart = ray.get(self._desk.orders.remote(number))
         task: Task = ray.get(begun)
-        self._number, self._shares, self._tally = number, task.shares, ray.get_actor(tally)
+        self._names: Texts = ray.get(names)
+        self._number, self._shares = number, task.shares
         self._told = 0.0
-        with contextlib.suppress(
-            OSError
-        ):  # absolute paths and addresses need no folder; the others fail by their names
-            os.chdir(task.folder)
         torch.set_num_threads(task.threads)
         settings = settings_from(task.options)
         weights = {name: torch.from_numpy(value.copy()) for name, value in task.weights.items()}
@@ -123,24 +137,27 @@ class Share:
         pictures = {self._of_all(image): self._training[image].thumbnail for image in images}
         return Kept(spill.read(rows).numpy(), pictures)
 
-    def look_back(self, sent: Broadcast) -> Calibration | None:
+    def look_back(self, sent: Broadcast) -> Known | None:
         """The share's images against the bank less their own rows; as learning.look_back."""
         spill = self._embedded()
         numbers = range(self._number, self._number + self._shares * len(self._training), self._shares)
         bank = sent.bank(self._pipeline.network.device)
-        return look_back(bank, spill, self._pipeline, numbers, self._training, self._tell)
+        return Known.of(look_back(bank, spill, self._pipeline, numbers, self._training, self._tell))
 
-    def calibration(self, sent: Broadcast, names: Sequence[str]) -> Calibration | None:
-        """The good images ``names``, which were not learned from, against the bank; None where there are none."""
+    def calibration(self, sent: Broadcast) -> Known | None:
+        """The share's good images that were not learned from, against the bank; None where there are none."""
+        import ray
+
+        names: Texts = ray.get(self._apart)
         if not names:
             return None
         bank = sent.bank(self._pipeline.network.device)
-        return self._pipeline.calibration(bank, (names, len(names)), self._tell)
+        return Known.of(self._pipeline.calibration(bank, (names, len(names)), self._tell))
 
-    def sizes(self) -> list[Size]:
+    def sizes(self) -> Sizes:
         """(H, W) of the share's images."""
         self._embedded()
-        return [image.size for image in self._training]
+        return Sizes.of(image.size for image in self._training)
 
     def _of_all(self, image: int) -> int:
         return self._number + image * self._shares
@@ -182,4 +199,4 @@ class Share:
         now = time.monotonic()
         if done == total or now - self._told > _TELL_EVERY:
             self._told = now
-            self._tally.tell.remote(stage, self._number, done)
+            self._desk.tell.remote(stage, self._number, done)

@@ -1,76 +1,52 @@
-"""What happens once in a distributed fit: listing, the choice of patches, the model file.
+"""What happens once in a distributed fit: the choice of patches, the model file.
 
-It runs in a process of its own on the machine where the command was given, and holds what the model file will: each image's
-name, size and calibration. The process that gave the command holds a handle for each share, however many images there are.
+It runs in a process of its own on the machine where the command was given. What the model file holds of every image it brings
+together in mapped files, from where the shares' answers lie: its own memory holds the memory bank and a handle for each share,
+however many images there are.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from sapatchcore.data.folders import training_images, validation_images
-from sapatchcore.data.images import all_images
-from sapatchcore.data.remote import is_address
-from sapatchcore.data.sources import as_sources
-from sapatchcore.memory.bank import Bank, TrainingImage
+from sapatchcore.data.packed import Files, Sizes, Texts
+from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.rounds import Candidates, Centres, Choice
+from sapatchcore.memory.spill import mapped
 from sapatchcore.memory.store import write_model
+from sapatchcore.memory.training import TrainingImages
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.saved import to_stored
-from sapatchcore.scale.share import Broadcast, Kept, Task
-from sapatchcore.score.calibration import ARRAYS, Calibration
+from sapatchcore.scale.share import Broadcast, Kept, Known, Task
+from sapatchcore.score.calibration import ARRAYS, SEPARATE, Calibration
 from sapatchcore.settings import settings_from
 
 
 class Steward:
     """The images by shares (image i of all is in share i modulo their number), and what is made of the shares' answers."""
 
-    def __init__(self, data: str, layout: str, calibrate: str | None, options: dict[str, Any]) -> None:
-        """data, calibrate: a folder or an address. calibrate: None for what the layout keeps apart, if anything. options: of
-        settings.py.
-
-        Raises DataError where there is no image; WeightsError, SettingsError for the network, which is found here alone.
-        """
-        if is_address(data):
-            self._train, apart = _texts(as_sources(data, all_images)[0]), []
-        else:
-            self._train = _texts(training_images(data, layout))
-            apart = _texts(validation_images(data, layout)) if calibrate is None else []
-        self._apart = apart if calibrate is None else _texts(as_sources(calibrate, all_images)[0])
+    def __init__(self, options: dict[str, Any]) -> None:
+        """options: of settings.py. Raises WeightsError, SettingsError for the network, which is found here alone."""
         self._options = options
         self._pipeline = Pipeline(settings_from(options))
 
-    def counts(self) -> tuple[int, int]:
-        """How many images to learn from, and to calibrate with; of these 0 where training images are left out instead."""
-        return len(self._train), len(self._apart)
-
-    def begin(self, folder: str, threads: int, shares: int) -> None:
-        """What all shares are told lies ready once for all of them. folder: where relative paths start."""
-        import ray
-
+    def begin(self, total: int, threads: int, shares: int) -> tuple[Task, None]:
+        """What all shares are told, and nothing, to wait for. total: images to learn from."""
+        self._total, self._shares = total, shares
         weights = {name: value.cpu().numpy() for name, value in self._pipeline.network.weights.items()}
-        self._task = ray.put(Task(self._options, weights, folder, threads, shares))
-        self._shares = shares
-
-    def task(self, share: int) -> tuple[Any, list[str]]:
-        """A reference to what every share is told, and the images of one of them."""
-        return self._task, self._train[share :: self._shares]
-
-    def apart(self, share: int) -> list[str]:
-        """The images that one share scores for the calibration."""
-        return self._apart[share :: self._shares]
+        return Task(self._options, weights, threads, shares), None
 
     def first(self, count: int, per_image: int) -> tuple[int, int]:
         """(share, row) of the first of ``count`` centres: the patch that one machine would draw."""
         self._choice, self._per_image = Choice(count), per_image
-        drawn = int(np.random.default_rng(self._pipeline.settings.seed).integers(len(self._train) * per_image))
+        drawn = int(np.random.default_rng(self._pipeline.settings.seed).integers(self._total * per_image))
         image, cell = divmod(drawn, per_image)
         return image % self._shares, image // self._shares * per_image + cell
 
@@ -94,28 +70,35 @@ class Steward:
         for share, one in enumerate(kept):
             patches[shares == share] = one.rows
         images = shares + rows // self._per_image * self._shares
-        return Broadcast(patches, images, rows % self._per_image, len(self._train), grid)
+        return Broadcast(patches, images, rows % self._per_image, self._total, grid)
 
     def write(
-        self, path: str, inside: tuple[bool, bool], made: Broadcast, answers: Sequence[Sequence[Any]]
+        self,
+        path: str,
+        inside: tuple[bool, bool],
+        made: Broadcast,
+        names: Sequence[Any],
+        answers: Sequence[Sequence[Any]],
     ) -> dict[str, Any]:
         """Write the model file, the same as from one machine; what there is to say of it.
 
-        inside: whether the network's weights and the training images' pictures go into it. answers: references to what every
-        share answered to ``kept``, ``radius``, ``sizes``, and ``look_back`` or ``calibration``.
+        inside: whether the network's weights and the training images' pictures go into it. names: references to those of the
+        images to learn from, and of those apart. answers: references to what every share answered to ``kept``, ``radius``,
+        ``sizes``, and ``look_back`` or ``calibration``.
 
         Raises ModelFileError where it cannot be written.
         """
         import ray
 
-        kept, radii, sizes, known = (ray.get(list(of_each)) for of_each in answers)
-        pictures = {number: picture for one in kept for number, picture in one.thumbnails.items()}
-        training = tuple(
-            TrainingImage(name, size, pictures.get(number, b""))
-            for number, (name, size) in enumerate(zip(self._train, _interleaved(sizes), strict=True))
+        kept, radii = (ray.get(list(of_each)) for of_each in answers[:2])
+        sizes, known = answers[2:]
+        training = TrainingImages(
+            on_disk(ray.get(names[0])),
+            Sizes(dealt_back(self._total, len(sizes), (ray.get(one).array for one in sizes))),
+            pictures_of(self._total, {number: file for one in kept for number, file in one.thumbnails.items()}),
         )
         bank: Bank = replace(made.bank(torch.device("cpu")), training=training, radius=max(radii))
-        calibration = gathered(known)
+        calibration = self._calibration(training, names[1], known)
         write_model(Path(path), to_stored(self._pipeline.settings, self._pipeline.network, bank, calibration, *inside))
         return {
             "training_images": len(training),
@@ -124,30 +107,60 @@ class Steward:
             "covering_radius": bank.radius,
         }
 
+    def _calibration(self, training: TrainingImages, named: Any, known: Sequence[Any]) -> Calibration | None:
+        """Of all images in their order; None where no share has a part of it.
 
-def gathered(shares: Sequence[Calibration | None]) -> Calibration | None:
-    """The calibration of all images in their order, from that of the images i, i + n, i + 2n, … of each of n shares."""
-    found = [one for one in shares if one is not None]
-    if not found:
-        return None
-    total, parts = sum(len(one) for one in found), len(found)
-    arrays: dict[str, Any] = {}
-    for name in ARRAYS:
-        first = getattr(found[0], name)
-        arrays[name] = np.empty((total, *first.shape[1:]), first.dtype)
-        for number, one in enumerate(found):
-            arrays[name][number::parts] = getattr(one, name)
-    names, sizes = _interleaved([one.names for one in found]), _interleaved([one.sizes for one in found])
-    return replace(found[0], names=tuple(names), sizes=tuple(sizes), **arrays)
+        named: a reference to the names of those apart. known: references to each share's part.
+        """
+        import ray
+
+        first: Known | None = ray.get(known[0])
+        if first is None:
+            return None
+        apart = first.source == SEPARATE
+        names: Texts = on_disk(ray.get(named)) if apart else training.names
+        there = known[: len(names)]  # fewer images than shares: the other shares have none
+
+        def whole(array_of: Callable[[Known], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+            return dealt_back(len(names), len(there), (array_of(ray.get(one)) for one in there))
+
+        arrays: dict[str, Any] = {name: whole(lambda one, name=name: one.arrays[name]) for name in ARRAYS}  # type: ignore[misc]
+        return Calibration(
+            source=first.source,
+            names=names,
+            sizes=Sizes(whole(lambda one: one.sizes.array)) if apart else training.sizes,
+            image_score=self._pipeline.settings.image_score,
+            neighbors=self._pipeline.settings.neighbors,
+            **arrays,
+        )
 
 
-def _interleaved(parts: Sequence[Sequence[Any]]) -> list[Any]:
-    """One list of the items i, i + n, i + 2n, … of each of n ``parts``."""
-    whole: list[Any] = [None] * sum(len(part) for part in parts)
+def dealt_back(total: int, shares: int, parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One mapped array (total, …) of the items i, i + n, i + 2n, … in each of the ``parts`` of n ``shares``.
+
+    Whole numbers are brought down to the 32 bits that the model file has. The parts are looked at one at a time.
+    """
+    out = np.empty(0)
     for number, part in enumerate(parts):
-        whole[number :: len(parts)] = part
-    return whole
+        if not number:
+            out = mapped((total, *part.shape[1:]), np.int32 if part.dtype.kind == "i" else part.dtype)
+        out[number::shares] = part
+    return out
 
 
-def _texts(sources: Any) -> list[str]:
-    return [os.fspath(source) for source in sources]
+def on_disk(texts: Texts) -> Texts:
+    """The same texts in mapped files."""
+    content, ends = (mapped(array.shape, array.dtype) for array in (texts.files.content, texts.files.ends))
+    content[...], ends[...] = texts.files.content, texts.files.ends
+    return Texts(Files(content, ends))
+
+
+def pictures_of(total: int, files: dict[int, bytes]) -> Files | None:
+    """``files`` by the number of their image, of ``total`` in all; None where there is none."""
+    if not any(files.values()):
+        return None
+    ends = mapped((total,), np.int64)
+    for number, file in files.items():
+        ends[number] = len(file)
+    np.cumsum(ends, out=ends)
+    return Files(np.frombuffer(bytearray(b"".join(files[number] for number in sorted(files))), np.uint8), ends)

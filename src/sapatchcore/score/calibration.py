@@ -49,7 +49,7 @@ class Calibration:
     """
 
     source: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     images: Int64
     scores: Float32
     local: Float32
@@ -57,7 +57,7 @@ class Calibration:
     peaks: Float32
     grids: Float32
     rows: Int64
-    sizes: tuple[Size, ...]
+    sizes: Sequence[Size]
     image_score: str
     neighbors: int
 
@@ -89,7 +89,7 @@ def joined(one: Calibration | None, other: Calibration | None) -> Calibration | 
     if one is None or other is None:
         return other if one is None else one
     arrays: dict[str, Any] = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in ARRAYS}
-    return replace(one, names=one.names + other.names, sizes=one.sizes + other.sizes, **arrays)
+    return replace(one, names=(*one.names, *other.names), sizes=(*one.sizes, *other.sizes), **arrays)
 
 
 def picked(known: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:

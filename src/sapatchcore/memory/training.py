@@ -1,0 +1,65 @@
+"""What is kept of the images that were learned from, beside their patches in the bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from sapatchcore.data.packed import Files, Packed, Sizes, Texts
+from sapatchcore.data.transform import Size
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """What is kept of an image that was learned from.
+
+    name: its path, or "image 3". size: (H, W), its own. thumbnail: a JPEG file of what the network saw of it, or b"".
+    """
+
+    name: str
+    size: Size
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages(Packed[TrainingImage]):
+    """n of them in a few arrays. thumbnails: None where none is kept."""
+
+    names: Texts
+    sizes: Sizes
+    thumbnails: Files | None = None
+
+    @classmethod
+    def of(cls, images: Sequence[TrainingImage]) -> TrainingImages:
+        """The same images; those that are packed already as they are."""
+        if isinstance(images, TrainingImages):
+            return images
+        pictures = [image.thumbnail for image in images]
+        return cls(
+            Texts.of(image.name for image in images),
+            Sizes.of(image.size for image in images),
+            Files.of(pictures) if any(pictures) else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _item(self, index: int) -> TrainingImage:
+        picture = b"" if self.thumbnails is None else self.thumbnails[index]
+        return TrainingImage(self.names[index], self.sizes[index], picture)
+
+    def check(self) -> None:
+        """Raises ValueError where the parts do not fit together."""
+        parts = (self.names, self.sizes, *(() if self.thumbnails is None else (self.thumbnails,)))
+        for part in parts:
+            part.check()
+        if len({len(part) for part in parts}) != 1:
+            raise ValueError(f"names, sizes and pictures of {', '.join(str(len(part)) for part in parts)} images")
+
+
+def pictured(training: Sequence[TrainingImage], rows: torch.Tensor) -> tuple[TrainingImage, ...]:
+    """The training images, with pictures of those alone that one of ``rows`` (m,) int64 of the bank came from."""
+    used = set(rows.tolist())
+    return tuple(image if number in used else replace(image, thumbnail=b"") for number, image in enumerate(training))
