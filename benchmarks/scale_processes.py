@@ -11,6 +11,7 @@ import psutil
 
 EVERY = 0.2  # seconds
 COMMAND, STEWARD, LISTING, WORKERS, REST = "command", "steward", "listing", "workers", "rest of Ray"
+ENDED = "ended"
 ONCE = (COMMAND, STEWARD, LISTING)  # processes that there is one of, whatever the number of workers
 
 
@@ -30,13 +31,15 @@ class Watch:
 
     def __init__(self) -> None:
         self._me = psutil.Process()
+        self._before: dict[int, Seen] = {}
+        self._old: set[int] = set()  # processes of commands before, which may still be there for a moment
         self._seen: dict[int, Seen] = {}
         self._roles: dict[int, str] = {}
         self._sums: list[dict[int, int]] = []
         self._end = threading.Event()
 
     def __enter__(self) -> Watch:
-        self._before = seen(self._me)
+        self._before, self._old = self._all(), set(roles())
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
@@ -44,7 +47,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        self._roles = roles()
+        self._roles = {**roles(), **dict.fromkeys(self._old, ENDED)}
 
     def peaks(self) -> dict[str, Any]:
         """MB: of the command how much it grew; of the steward or ledger and of the listing the peak; of workers the largest
@@ -55,7 +58,7 @@ class Watch:
             if role in of:
                 of[role] = max(of[role], one.peak)
         rest = [sum(size for pid, size in at.items() if self._roles.get(pid, REST) == REST) for at in self._sums]
-        grown = self._seen[self._me.pid].peak - self._before.peak
+        grown = self._seen[self._me.pid].peak - self._before[self._me.pid].peak
         return {name: size / 1e6 for name, size in {COMMAND: grown, **of, REST: max(rest, default=0)}.items()}
 
     def seconds(self) -> dict[str, float]:
@@ -64,21 +67,26 @@ class Watch:
         for pid, one in self._seen.items():
             if (role := self._roles.get(pid)) in of:
                 of[role] += one.seconds
-        return {**of, COMMAND: self._seen[self._me.pid].seconds - self._before.seconds}
+        return {**of, COMMAND: self._seen[self._me.pid].seconds - self._before[self._me.pid].seconds}
 
     def _run(self) -> None:
         while True:
-            found = {self._me.pid: seen(self._me)}
-            with contextlib.suppress(psutil.Error):
-                for process in self._me.children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        found[process.pid] = seen(process)
+            found = self._all()
             self._sums.append({pid: one.peak for pid, one in found.items() if pid != self._me.pid})
             for pid, one in found.items():
                 before = self._seen.get(pid, one)
                 self._seen[pid] = Seen(max(before.peak, one.peak), one.seconds)
             if self._end.wait(EVERY):
                 return
+
+    def _all(self) -> dict[int, Seen]:
+        """This process and all below it, by their numbers."""
+        found = {self._me.pid: seen(self._me)}
+        with contextlib.suppress(psutil.Error):
+            for process in self._me.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    found[process.pid] = seen(process)
+        return found
 
 
 def seen(process: psutil.Process) -> Seen:

@@ -82,7 +82,7 @@ def test_roles_of_processes() -> None:
 def test_what_processes_take_by_their_role() -> None:
     processes = script("benchmarks/scale_processes.py")
     watch, me, mb = processes.Watch(), psutil.Process().pid, 1_000_000
-    watch._before = processes.Seen(50 * mb, 7.0)
+    watch._before = {me: processes.Seen(50 * mb, 7.0)}
     watch._seen = {
         pid: processes.Seen(peak * mb, seconds)
         for pid, peak, seconds in [
