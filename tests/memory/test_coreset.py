@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import checks
 import numpy as np
 import pytest
@@ -43,6 +46,41 @@ def test_equals_the_plain_loop(kind: str, n: int, d: int, count: int) -> None:
 def test_blocks_do_not_show(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coreset, "BLOCK", block)
     checks.check_coreset(points(300, 6, "clustered"), 80, seed=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("anchors", [1, 2, 10])
+def test_parts_of_parts_do_not_show(kind: str, anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are parted by few anchors first, also where most or all are alike: every row is in one block."""
+    monkeypatch.setattr(coreset, "BLOCK", 5)
+    monkeypatch.setattr(coreset, "ANCHORS", anchors)
+    x = points(300, 6, kind)
+    x[:200] = x[0] if anchors == 10 else x[:200]
+    blocks = coreset.blocks_of(x, x.mean(0), np.random.default_rng(3))
+    assert sorted(torch.cat([block.rows for block in blocks]).tolist()) == list(range(300))
+    assert max(len(block.rows) for block in blocks) <= 5
+    for block in blocks:
+        away = (x[block.rows] - x.mean(0) - block.middle).norm(dim=1).max()
+        assert block.reach == pytest.approx(float(away), abs=1e-5)
+    checks.check_coreset(x, 80, seed=1, same_radius=False)
+
+
+def test_work_on_blocks_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row meets more anchors than twice the root of the blocks."""
+    monkeypatch.setattr(coreset, "BLOCK", 4)
+    monkeypatch.setattr(coreset, "ANCHORS", 16)
+    met: list[int] = []
+    close = coreset._close
+
+    def counted(x: torch.Tensor, mean: torch.Tensor, random: Any, rows: torch.Tensor) -> Any:
+        blocks = -(-len(rows) // 4)
+        met.append(len(rows) * (blocks if blocks <= 16 else math.isqrt(blocks)))
+        yield from close(x, mean, random, rows)
+
+    monkeypatch.setattr(coreset, "_close", counted)
+    coreset.blocks_of(points(4000, 3), torch.zeros(3), np.random.default_rng(0))
+    assert len(met) > 1
+    assert sum(met) < 4000 * 3 * math.isqrt(1000)
 
 
 @settings(deadline=None, max_examples=80)

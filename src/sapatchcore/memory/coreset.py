@@ -17,7 +17,8 @@ The first centre is drawn at random and *belongs* to the coreset (in two well-kn
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ import torch
 from sapatchcore.errors import SettingsError
 
 BLOCK = 512  # large enough for an efficient matrix product, small enough to lie close together
+ANCHORS = 256  # that a row is compared with at once
+TOGETHER = 8192  # rows at a time
 _SLACK = 1.0001  # on squared distances, above float32's rounding: a centre is skipped only if it surely does not matter
 
 
@@ -119,15 +122,36 @@ def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:
 
 
 def blocks_of(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[Block]:
-    """Blocks of about BLOCK rows that lie close together: rows sorted by the nearest of some drawn at random."""
-    n = len(x)
-    anchors = x[torch.from_numpy(random.choice(n, size=-(-n // BLOCK), replace=False)).to(x.device)] - mean
-    half_norms = anchors.square().sum(1) / 2
-    nearest = [(half_norms - (rows - mean) @ anchors.T).argmin(1) for rows in x.split(8192)]
-    order = torch.cat(nearest).argsort(stable=True)
+    """Blocks of about BLOCK rows that lie close together."""
     blocks = []
-    for rows in order.split(BLOCK):
-        points = x[rows].sub_(mean)
-        middle = points.mean(0)
-        blocks.append(Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
+    for group in _close(x, mean, random, torch.arange(len(x), device=x.device)):
+        for rows in group.split(BLOCK):
+            points = x[rows].sub_(mean)
+            middle = points.mean(0)
+            blocks.append(Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
     return blocks
+
+
+def _close(
+    x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator, rows: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """``rows`` (n,) int64 of ``x``, sorted by the nearest of some drawn at random, an anchor for each block.
+
+    Each row is compared with each anchor, which would grow with n²: where there are many, the rows are first parted by few.
+    """
+    n = len(rows)
+    blocks = -(-n // BLOCK)
+    count = blocks if blocks <= ANCHORS else math.isqrt(blocks)
+    drawn = torch.from_numpy(random.choice(n, size=count, replace=False)).to(x.device)
+    anchors = x[rows[drawn]] - mean
+    half_norms = anchors.square().sum(1) / 2
+    nearest = torch.cat([(half_norms - x[some].sub_(mean) @ anchors.T).argmin(1) for some in rows.split(TOGETHER)])
+    sorted_rows = rows[nearest.argsort(stable=True)]
+    if count == blocks:
+        yield sorted_rows
+        return
+    for part in sorted_rows.split(nearest.bincount(minlength=count).tolist()):
+        if len(part) > n // 2:  # such as rows that are all the same: to part them again would go on for ever
+            yield part
+        elif len(part):
+            yield from _close(x, mean, random, part)
