@@ -18,7 +18,7 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, growth, neighbours
+from sapatchcore.memory import boxes, coreset, growth, neighbours
 from sapatchcore.memory.bank import Bank, Distances
 from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
 from sapatchcore.verify import metrics
@@ -228,8 +228,8 @@ def block_offset_forgotten(patch: Patch) -> None:
 
 
 def blocks_left_out_too_early(patch: Patch) -> None:
-    right = neighbours.NearestIndex._bounds
-    patch.setattr(neighbours.NearestIndex, "_bounds", lambda self, flat, norms: right(self, flat, norms) + 2 * norms)
+    right = boxes.bounds_of
+    patch.setattr(boxes, "bounds_of", lambda flat, *box: right(flat, *box) + 2 * flat.square().sum(1))
 
 
 def squared_patch_scores(patch: Patch) -> None:
@@ -315,20 +315,23 @@ def barred_rows_forgotten(patch: Patch) -> None:
     """The groups do not come along to the search."""
     right, compare = neighbours._nearest, neighbours.NearestIndex._compare
     patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
-    patch.setattr(neighbours.NearestIndex, "_compare", lambda self, *given: compare(self, *given[:-1], None))
+
+    def wrong(self: neighbours.NearestIndex, asked: Any, *given: Any) -> None:
+        asked.barred = None
+        compare(self, asked, *given)
+
+    patch.setattr(neighbours.NearestIndex, "_compare", wrong)
 
 
 def barred_groups_in_the_blocks_order(patch: Patch) -> None:
     """The index's blocks have an order of their own, the groups the bank's."""
     right = neighbours.NearestIndex._compare
 
-    def wrong(
-        self: neighbours.NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: Any
-    ) -> None:
+    def wrong(self: neighbours.NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
         groups, rows = self._groups, self._leaves[leaf]
         self._groups = groups.clone()
         self._groups[rows] = groups[: len(rows)]
-        right(self, queries, chosen, leaf, *rest)
+        right(self, asked, leaf, chosen)
         self._groups = groups
 
     patch.setattr(neighbours.NearestIndex, "_compare", wrong)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import DataError, SAPatchCore, SettingsError
-from sapatchcore.memory import compact, shortened
+from sapatchcore.memory import boxes, compact, shortened
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.compact import CompactIndex
 from sapatchcore.memory.neighbours import NearestIndex
@@ -106,7 +106,7 @@ def test_constants_of_the_search_do_not_show(kind: str, monkeypatch: pytest.Monk
     queries = queries_of(bank, "near")
     expected = CompactIndex(bank, kind).nearest(queries)
     for name, value in {"QUERIES": 7, "FAN": 3, "MIDDLES": 2, "TOGETHER": 5, "PAIRS": 3, "OPEN": 0}.items():
-        monkeypatch.setattr(compact, name, value)
+        monkeypatch.setattr(boxes if name in ("FAN", "MIDDLES") else compact, name, value)
         assert torch.equal(CompactIndex(bank, kind).nearest(queries), expected), name
 
 

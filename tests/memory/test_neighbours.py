@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import checks
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import SettingsError
-from sapatchcore.memory import neighbours
+from sapatchcore.memory import boxes, neighbours
 from sapatchcore.memory.neighbours import NearestIndex, nearest
 
 # --- nearest -----------------------------------------------------------------------------------------------------------
@@ -145,16 +146,23 @@ def test_index_leaves_comparisons_out(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     compare = NearestIndex._compare
 
-    def counted(
-        self: NearestIndex, queries: torch.Tensor, chosen: torch.Tensor, leaf: int, *rest: torch.Tensor
-    ) -> None:
+    def counted(self: NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
         compared.append(len(chosen) * len(self._leaves[leaf]))
-        compare(self, queries, chosen, leaf, *rest)
+        compare(self, asked, leaf, chosen)
 
     monkeypatch.setattr(NearestIndex, "_compare", counted)
     queries = queries_of(bank, "near")
     index.nearest(queries)
     assert sum(compared) < 0.5 * len(queries) * len(bank)
+
+
+@pytest.mark.parametrize(("name", "value"), [("FAN", 1), ("FAN", 3), ("FAN", 1000), ("MIDDLES", 2), ("BOXES", 1)])
+def test_boxes_do_not_show(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = bank_of("clustered", 1500, 24)
+    queries = queries_of(bank, "near")
+    expected = NearestIndex(bank).nearest(queries)
+    monkeypatch.setattr(boxes, name, value)
+    assert torch.equal(NearestIndex(bank).nearest(queries), expected)
 
 
 def test_index_is_the_same_every_time() -> None:

@@ -6,6 +6,8 @@ distances, never stretches them, so the distance to a box is a lower bound for e
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
 LEAF = 64  # rows of the bank under one box
@@ -13,6 +15,62 @@ AXES = 16  # principal axes of a box
 SAMPLE = 20_000  # rows that the axes are found from, evenly over the bank
 ROWS = 4096  # rows that are flattened at a time
 BOXES = 16  # boxes that queries are held against at a time
+FAN = 16  # leaves under one outer box
+MIDDLES = 4096  # leaves whose middles are compared at a time
+
+
+class Boxes:
+    """A box around each leaf of a bank's rows, and an outer one around each ``FAN`` of them."""
+
+    def __init__(self, flat: torch.Tensor, leaves: Sequence[torch.Tensor]) -> None:
+        """flat: (m, axes + 1), the rows as of ``flatten``. leaves: the numbers of their rows."""
+        self._low = torch.stack([flat[leaf].amin(0) for leaf in leaves])  # (leaves, axes + 1)
+        self._high = torch.stack([flat[leaf].amax(0) for leaf in leaves])
+        self._middles = torch.stack([flat[leaf].mean(0) for leaf in leaves])
+        self._outer_low = torch.stack([low.amin(0) for low in self._low.split(FAN)])
+        self._outer_high = torch.stack([high.amax(0) for high in self._high.split(FAN)])
+
+    @property
+    def nbytes(self) -> int:
+        parts = (self._low, self._high, self._middles, self._outer_low, self._outer_high)
+        return sum(part.nbytes for part in parts)
+
+    def first(self, flat: torch.Tensor) -> torch.Tensor:
+        """(q,) int64: the leaf whose middle is nearest to each flat query (q, axes + 1). A near row is likely to be there."""
+        near = flat.new_full((len(flat),), torch.inf)
+        first = torch.zeros(len(flat), dtype=torch.int64)
+        start = 0
+        for middles in self._middles.split(MIDDLES):
+            values, leaves = torch.addmm(middles.square().sum(1), flat, middles.T, alpha=-2).min(1)
+            first = torch.where(values < near, leaves + start, first)
+            near = torch.minimum(near, values)
+            start += len(middles)
+        return first
+
+    def within(
+        self, flat: torch.Tensor, reach: torch.Tensor, first: torch.Tensor, less: torch.Tensor | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Each leaf with the queries (q, axes + 1) that may find something nearer in it; those of ``first`` have been there.
+
+        reach: (q,) float32, the squared distance of a box beyond which nothing nearer can be; it may shrink in place between
+        one leaf and the next. less: (q,), what is taken from squared distances before they are held against it.
+        """
+        outer = bounds_of(flat, self._outer_low, self._outer_high)
+        if less is not None:
+            outer -= less
+        for block, bounds in enumerate(outer):
+            few = (bounds <= reach).nonzero().squeeze(1)
+            if not len(few):
+                continue
+            leaves = slice(block * FAN, (block + 1) * FAN)
+            inner = bounds_of(flat[few], self._low[leaves], self._high[leaves])
+            if less is not None:
+                inner -= less[few]
+            inner[first[few] - leaves.start == torch.arange(len(inner))[:, None]] = torch.inf
+            for leaf, near in enumerate(inner, start=leaves.start):
+                chosen = few[near <= reach[few]]
+                if len(chosen):
+                    yield leaf, chosen
 
 
 def principal_axes(centred: torch.Tensor, count: int) -> torch.Tensor:

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import torch
 
-from sapatchcore.memory.boxes import axes_of, bounds_of, flatten, leaves_of, places_of
+from sapatchcore.memory.boxes import Boxes, axes_of, flatten, leaves_of, places_of
 from sapatchcore.memory.neighbours import MOST
 from sapatchcore.memory.shortened import Kind, Shortened
 
-FAN = 16  # leaves under one outer box
 QUERIES = 4096  # queries at a time
-MIDDLES = 4096  # leaves whose middles are compared at a time
 TOGETHER = 2048  # pairs of a query and a row that are compared in float32 at a time
 PAIRS = 1_000_000  # such pairs that wait at most
 OPEN = 4  # open rows of a leaf for one query, beyond which all the leaf's float32 rows are compared at once
@@ -43,18 +41,14 @@ class CompactIndex:
         flat = flatten(bank, self._mean, self._axes)
         leaves = leaves_of(flat)
         self._order = torch.cat(leaves)  # (m,) which row of the bank each short one is
-        self._low = torch.stack([flat[leaf].amin(0) for leaf in leaves])  # (leaves, axes + 1)
-        self._high = torch.stack([flat[leaf].amax(0) for leaf in leaves])
-        self._middles = torch.stack([flat[leaf].mean(0) for leaf in leaves])
-        self._outer_low = torch.stack([low.amin(0) for low in self._low.split(FAN)])
-        self._outer_high = torch.stack([high.amax(0) for high in self._high.split(FAN)])
+        self._boxes = Boxes(flat, leaves)
         self._short = Shortened(bank, self._mean, leaves, kind)
         self._largest = float(self._short.norms.max())
 
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept beside the bank, in memory or on disk."""
-        return self._short.nbytes + sum(part.nbytes for part in (self._order, self._low, self._high))
+        return self._short.nbytes + self._order.nbytes + self._boxes.nbytes
 
     @torch.inference_mode()
     def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
@@ -69,40 +63,14 @@ class CompactIndex:
     def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
         flat = flatten(queries, self._mean, self._axes)
         asked = _Asked(queries, queries - self._mean, barred, self._largest)
-        outer = bounds_of(flat, self._outer_low, self._outer_high)
         # First the leaf whose middle is nearest to each query, which gives a near row; then what that could not rule out.
-        first = self._nearest_middle(flat)
-        for leaf, chosen in places_of(first, len(self._low)):
+        first = self._boxes.first(flat)
+        for leaf, chosen in places_of(first, len(self._short.errors)):
             self._compare(asked, leaf, chosen)
-        for block, bounds in enumerate(outer):
-            few = (bounds <= asked.reach).nonzero().squeeze(1)
-            if not len(few):
-                continue
-            inner = self._leaf_bounds(block, flat[few])
-            inner[first[few] - block * FAN == torch.arange(len(inner))[:, None]] = torch.inf
-            for leaf, near in enumerate(inner, start=block * FAN):
-                chosen = few[near <= asked.reach[few]]
-                if len(chosen):
-                    self._compare(asked, leaf, chosen)
+        for leaf, chosen in self._boxes.within(flat, asked.reach, first):
+            self._compare(asked, leaf, chosen)
         self._settle(asked)
         return asked.found
-
-    def _nearest_middle(self, flat: torch.Tensor) -> torch.Tensor:
-        """(q,) int64: the leaf whose middle is nearest to each flat query (q, axes + 1)."""
-        near = flat.new_full((len(flat),), torch.inf)
-        first = torch.zeros(len(flat), dtype=torch.int64)
-        start = 0
-        for middles in self._middles.split(MIDDLES):
-            values, leaves = torch.addmm(middles.square().sum(1), flat, middles.T, alpha=-2).min(1)
-            first = torch.where(values < near, leaves + start, first)
-            near = torch.minimum(near, values)
-            start += len(middles)
-        return first
-
-    def _leaf_bounds(self, block: int, flat: torch.Tensor) -> torch.Tensor:
-        """(leaves of the block, q): squared distance to each leaf's box."""
-        leaves = slice(block * FAN, (block + 1) * FAN)
-        return bounds_of(flat, self._low[leaves], self._high[leaves])
 
     def _compare(self, asked: _Asked, leaf: int, chosen: torch.Tensor) -> None:
         """Meet the chosen queries with the short rows of a leaf; what they leave open waits for ``_settle``."""
@@ -208,4 +176,4 @@ class _Asked:
         self.found = torch.where(best < self._settled, first, self.found)
         self._settled = best
         self._upper = torch.minimum(self._upper, best)
-        self.reach = self._upper.square().add_(self._slack)
+        torch.add(self._upper.square(), self._slack, out=self.reach)  # in place: a search goes on with it

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from sapatchcore.errors import SettingsError
-from sapatchcore.memory.boxes import LEAF, axes_of, flatten, leaves_of, places_of
+from sapatchcore.memory.boxes import LEAF, Boxes, axes_of, flatten, leaves_of, places_of
 
 MOST_NEIGHBOURS = 9
 BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
@@ -106,8 +106,7 @@ class NearestIndex:
         self._axes = axes_of(bank, self._mean)
         flat = flatten(bank, self._mean, self._axes)
         self._leaves = leaves_of(flat)
-        self._low = torch.stack([flat[leaf].amin(0) for leaf in self._leaves])
-        self._high = torch.stack([flat[leaf].amax(0) for leaf in self._leaves])
+        self._boxes = Boxes(flat, self._leaves)
         self._rows = [bank[leaf] - self._mean for leaf in self._leaves]
         self._norms = [rows.square().sum(1) for rows in self._rows]
         self._slack = _SLACK * max(float(norms.max()) for norms in self._norms)
@@ -127,50 +126,42 @@ class NearestIndex:
 
     def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
         flat = flatten(queries, self._mean, self._axes)
-        queries = queries - self._mean
-        norms = queries.square().sum(1)
-        bounds = self._bounds(flat, norms)
-        best = torch.full_like(norms, torch.inf)  # squared distance less the query's own squared norm
-        found = torch.zeros(len(queries), dtype=torch.int64)
+        asked = _Asked(queries - self._mean, barred, self._slack)
         # First each query's most promising block, which gives a near row; then what that could not rule out.
-        first = bounds.argmin(0)
+        first = self._boxes.first(flat)
         for leaf, chosen in places_of(first, len(self._leaves)):
-            self._compare(queries, chosen, leaf, best, found, barred)
-        bounds[first, torch.arange(len(queries))] = torch.inf
-        for leaf, bound in enumerate(bounds):
-            chosen = (bound < best).nonzero().squeeze(1)
-            if len(chosen):
-                self._compare(queries, chosen, leaf, best, found, barred)
-        return found
+            self._compare(asked, leaf, chosen)
+        for leaf, chosen in self._boxes.within(flat, asked.best, first, asked.less):
+            self._compare(asked, leaf, chosen)
+        return asked.found
 
-    def _bounds(self, flat: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        """(leaves, q): squared distance to each box, less the query's squared norm and what rounding may add."""
-        bounds = flat.new_empty(len(self._leaves), len(flat))
-        slack = norms * (1 + _SLACK) + self._slack
-        for leaf, (low, high) in enumerate(zip(self._low, self._high, strict=True)):
-            outside = flat - flat.clamp(low, high)
-            torch.sub(torch.linalg.vecdot(outside, outside), slack, out=bounds[leaf])
-        return bounds
-
-    def _compare(
-        self,
-        queries: torch.Tensor,
-        chosen: torch.Tensor,
-        leaf: int,
-        best: torch.Tensor,
-        found: torch.Tensor,
-        barred: torch.Tensor | None,
-    ) -> None:
-        """Meet the chosen queries with all rows of a block; ``best`` and ``found`` are brought up to date."""
+    def _compare(self, asked: _Asked, leaf: int, chosen: torch.Tensor) -> None:
+        """Meet the chosen queries with all rows of a block."""
         # To pick most of the queries out costs more than to compare the few others for nothing.
-        every = len(chosen) > MOST * len(queries)
-        points = queries if every else queries[chosen]
+        every = len(chosen) > MOST * len(asked.queries)
+        points = asked.queries if every else asked.queries[chosen]
         squared = torch.addmm(self._norms[leaf], points, self._rows[leaf].T, alpha=-2)
-        if barred is not None and self._groups is not None:
-            away = barred if every else barred[chosen]
+        if asked.barred is not None and self._groups is not None:
+            away = asked.barred if every else asked.barred[chosen]
             squared.masked_fill_(self._groups[self._leaves[leaf]] == away[:, None], torch.inf)
         values, indices = squared.min(1)
-        nearer = (values < (best if every else best[chosen])).nonzero().squeeze(1)
+        nearer = (values < (asked.best if every else asked.best[chosen])).nonzero().squeeze(1)
         at = nearer if every else chosen[nearer]
-        best[at] = values[nearer]
-        found[at] = self._leaves[leaf][indices[nearer]]
+        asked.best[at] = values[nearer]
+        asked.found[at] = self._leaves[leaf][indices[nearer]]
+
+
+class _Asked:
+    """Some queries while they are searched for.
+
+    queries: (q, d), less the bank's mean. best: (q,) float32, squared distance of the nearest row so far, less the query's own
+    squared norm. less: (q,), that norm and what rounding may add. found: (q,) int64, the nearest row so far.
+    """
+
+    def __init__(self, queries: torch.Tensor, barred: torch.Tensor | None, slack: float) -> None:
+        """slack: what rounding may add to a squared distance, of the bank's largest row."""
+        self.queries, self.barred = queries, barred
+        norms = queries.square().sum(1)
+        self.best = torch.full_like(norms, torch.inf)
+        self.less = norms * (1 + _SLACK) + slack
+        self.found = torch.zeros(len(queries), dtype=torch.int64)
