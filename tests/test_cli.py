@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run
 from PIL import Image
 
-from sapatchcore import cli
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.tables import MVTEC_AD
 
@@ -40,17 +40,6 @@ def model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "bench.safetensors"
     assert run("fit", str(root / "bench"), "-o", str(path), *SMALL) == 0
     return path
-
-
-def run(*arguments: str) -> int:
-    """The exit code of ``sapatchcore arguments`` in this process."""
-    before, sys.argv = sys.argv, ["sapatchcore", *arguments]
-    try:
-        return cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
 
 
 def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

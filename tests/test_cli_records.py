@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import run
 from inspections import inspection
 from PIL import Image
 
-from sapatchcore import SAPatchCore, cli
+from sapatchcore import SAPatchCore
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
@@ -26,17 +27,6 @@ from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.served import file_hash
 from sapatchcore.deploy.watch import watch
-
-
-def run(*arguments: object) -> int:
-    """The exit code of ``sapatchcore arguments`` in this process."""
-    before, sys.argv = sys.argv, ["sapatchcore", *map(str, arguments)]
-    try:
-        return cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-from sapatchcore import cli
-
-
-def run(*arguments: str) -> int:
-    """The exit code of ``sapatchcore arguments`` in this process."""
-    before, sys.argv = sys.argv, ["sapatchcore", *arguments]
-    try:
-        return cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
+from command import run
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def read_bytes(address: str) -> bytes:
     except FileNotFoundError:
         raise DataError(f"{address} does not exist. Check the address.") from None
     except Exception as error:  # each kind of storage has errors of its own
-        raise DataError(f"{address} cannot be read: {_reason(error)}") from None
+        raise DataError(f"{address} cannot be read: {reason(error)}") from None
 
 
 def below(place: str) -> Iterator[str]:
@@ -65,7 +65,7 @@ def below(place: str) -> Iterator[str]:
     except (DataError, MissingPackageError):
         raise
     except Exception as error:  # each kind of storage has errors of its own
-        raise DataError(f"{place} cannot be listed: {_reason(error)}") from None
+        raise DataError(f"{place} cannot be listed: {reason(error)}") from None
 
 
 def _walk(files: Any, root: str, inside: str = "") -> Iterator[str]:
@@ -82,5 +82,8 @@ def _walk(files: Any, root: str, inside: str = "") -> Iterator[str]:
             yield f"{inside}{name}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What storage, local or behind an address, says of itself; without a full stop."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.data.remote import filesystem, is_address
+from sapatchcore.data.remote import filesystem, is_address, reason
 from sapatchcore.errors import DataError
 from sapatchcore.replace import replacing
 
@@ -26,7 +26,7 @@ class Place:
         except FileNotFoundError:
             return None
         except Exception as error:  # each kind of storage has errors of its own
-            raise DataError(f"{self.folder}/{name} cannot be read: {_reason(error)}") from None
+            raise DataError(f"{self.folder}/{name} cannot be read: {reason(error)}.") from None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in place of one of before. Raises DataError where it cannot be written; then that is as it was."""
@@ -47,16 +47,10 @@ class Place:
         except FileNotFoundError:
             return []
         except Exception as error:
-            raise DataError(f"{self.folder}/{folder} cannot be listed: {_reason(error)}") from None
+            raise DataError(f"{self.folder}/{folder} cannot be listed: {reason(error)}.") from None
         names = (one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if one["type"] == "file")
         return sorted(name for name in names if not name.startswith("."))
 
 
 def _refused(name: str, error: Exception) -> str:
-    return f"{name} cannot be written: {_reason(error)} Free space, or name another folder; what was finished stays."
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}."
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}."
+    return f"{name} cannot be written: {reason(error)}. Free space, or name another folder; what was finished stays."
