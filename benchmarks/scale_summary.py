@@ -92,11 +92,16 @@ def extrapolated_rows(results: dict[str, Any]) -> list[Row]:
         (most["fit"]["model_bytes"][part] - few["fit"]["model_bytes"][part]) / between
         for part in ("calibration", "rest")
     )
+    names = {
+        work: (most[work]["peak_mb"]["listing"] - few[work]["peak_mb"]["listing"]) * 1e6 / between
+        for work in ("fit", "predict")
+    }
     projected = images["projected_bytes"] * share
     return [
         ("time", hours(learn), hours(score)),
         ("memory of a worker for projections", size(projected), "none"),
         ("disk of a worker for patches", size(images["spill_bytes"] * share), "none"),
+        ("memory of the listing", *(size(max(names[work], 0) * IMAGES) for work in ("fit", "predict"))),
         ("images read, by all workers", size(read), size(read)),
         ("candidates sent to the steward, in all rounds", size(candidates), "none"),
         ("centres sent to the workers", size(centres), "none"),

@@ -119,14 +119,14 @@ def run(images: int, workers: int = 1) -> dict[str, Any]:
         "fit": {
             "seconds": {**fit, "whole": sum(fit.values())},
             "rounds": 10,
-            "peak_mb": {"steward": 100.0},
+            "peak_mb": {"steward": 100.0, "listing": 70 + images * 0.0003},
             "processor_seconds": {"steward": 3.0},
             "model_bytes": {"calibration": images * 6000, "thumbnails": 5000, "rest": 1000 + images * 100},
             "bank": [2000, 384],
         },
         "predict": {
             "seconds": {**score, "whole": sum(score.values())},
-            "peak_mb": {"steward": 50.0},
+            "peak_mb": {"steward": 50.0, "listing": 100.0},
             "processor_seconds": {"steward": 4.0},
             "table_bytes": images * 80,
         },
@@ -145,12 +145,14 @@ def test_rows_of_growth_and_extrapolation() -> None:
     ends = [row[:3] for row in rows if row[1] == "2" and row[0].startswith("predict, ")]
     assert ends == [
         ("predict, memory: steward", "2", "50 MB (100) · 50 MB (1,000) · 50 MB (10,000)"),
+        ("predict, memory: listing", "2", "100 MB (100) · 100 MB (1,000) · 100 MB (10,000)"),
         ("predict, processor: steward", "2", "4.0 s (100) · 4.0 s (1,000) · 4.0 s (10,000)"),
     ]
     told = {what: figures for what, *figures in summary.extrapolated_rows(results)}
     assert told["time"] == ["2.0 hours", "1.0 hours"]
     assert told["memory of a worker for projections"][0] == "40.0 GB"
     assert told["disk of a worker for patches"][0] == "60.0 GB"
+    assert told["memory of the listing"] == ["3.0 GB", "0.0 KB"]
     assert told["images read, by all workers"] == ["300.0 GB", "300.0 GB"]
     assert told["the model file, every image looked back at"][0] == "61.0 GB"
     assert told["the model file, with 10,000 images of `--calibrate`"][0] == "1.1 GB"

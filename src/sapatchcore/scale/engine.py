@@ -80,7 +80,7 @@ def connected(address: str) -> Iterator[Cluster]:
     os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
     )  # what is wrong is said in a sentence; Ray's own pages are for it
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # of "ray.data" Ray sets the level itself
     if address.startswith(_CLIENT):
         raise SettingsError(
             f"--ray must be local, auto or HOST:PORT. Got {address}. Run the command on one of the cluster's machines, for "

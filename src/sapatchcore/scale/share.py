@@ -120,7 +120,7 @@ class Share:
 
     def point(self, row: int) -> torch.Tensor:
         """(dimensions,): one patch of the share, projected."""
-        return self._x()[row].cpu()
+        return self._x()[row].clone().cpu()  # of a view all that it is a view of would be sent
 
     def candidates(self, rounds: Sequence[Any], count: int) -> Candidates:
         """The share's ``count`` farthest patches from all centres so far. rounds: references to these, a round each."""
