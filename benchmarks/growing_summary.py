@@ -18,7 +18,8 @@ def scale(results: Path = RESULTS) -> dict[str, str]:
     shares, grown = measured("shares", results), measured("scale", results)
     parts = dict.fromkeys(("shares", "growth", "extrapolated"), "")
     if shares is not None:
-        parts["shares"] = lines(scale_summary.SHARES_HEAD, scale_summary.shares_rows(shares["results"]))
+        told = scale_summary.shares_conditions(shares["results"], shares["arguments"])
+        parts["shares"] = f"{told}\n\n{lines(scale_summary.SHARES_HEAD, scale_summary.shares_rows(shares['results']))}"
     if grown is not None:
         found = grown["results"]
         told = scale_summary.conditions(found, grown["environment"])

@@ -10,7 +10,7 @@ from typing import Any
 
 Row = tuple[str, ...]
 SHARES_HEAD: Row = (
-    *("images", "shares", "way", "covering radius / one machine's", "image AUROC, less one machine's"),
+    *("set", "shares", "way", "covering radius / one machine's", "image AUROC, less one machine's"),
     *("patches in common", "rounds", "candidates sent", "time / one machine's"),
 )
 GROWTH_HEAD: Row = ("stage", "workers", "seconds, by images", "ms more an image", "largest residual", "exponent")
@@ -44,6 +44,16 @@ def shares_rows(results: dict[str, Any]) -> list[Row]:
         for name, found in results["sets"].items()
         for one in found["runs"]
     ]
+
+
+def shares_conditions(results: dict[str, Any], arguments: dict[str, Any]) -> str:
+    """What the coresets were chosen from, a sentence."""
+    sets = "; ".join(
+        f"{name}, {found['images']} images to learn from, {found['bank']:,} of {found['patches']:,} patches kept, "
+        f"{found['tested']} images tested"
+        for name, found in results["sets"].items()
+    )
+    return f"Network: {arguments['backbone']}. {sets[0].upper()}{sets[1:]}."
 
 
 def growth_rows(results: dict[str, Any]) -> list[Row]:

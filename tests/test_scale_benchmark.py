@@ -33,7 +33,8 @@ def test_quick_run_of_shares_and_its_rows(tmp_path: Path) -> None:
     assert len(rows) == 4
     assert {len(row) for row in rows} == {len(summary.SHARES_HEAD)}
     growing = script("benchmarks/growing_summary.py").scale(tmp_path)
-    assert growing["shares"].count("\n") == 5
+    assert growing["shares"].count("\n") == 7
+    assert growing["shares"].startswith("Network: builtin. Made screws, 6 images to learn from, ")
     assert growing["growth"] == growing["extrapolated"] == ""
 
 
