@@ -42,7 +42,12 @@ def search(results: Path = RESULTS) -> dict[str, str]:
     told = [f"{name} from {rows:,} patches on" for name, rows in pays if rows is not None]
     parts += ["", f"Faster than exact in this run: {', '.join(told) or 'none'}."]
     if "image_auroc" in found:
-        parts += ["", lines(search_summary.AUROC_HEAD, search_summary.auroc_rows(found))]
+        parts += [
+            "",
+            search_summary.auroc_conditions(found),
+            "",
+            lines(search_summary.AUROC_HEAD, search_summary.auroc_rows(found)),
+        ]
     return {"search": "\n".join(parts)}
 
 

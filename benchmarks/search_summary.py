@@ -32,6 +32,12 @@ def search_rows(results: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def auroc_conditions(results: dict[str, Any]) -> str:
+    """What the image AUROC is of, a sentence."""
+    one = results["image_auroc"]
+    return f"The built-in network on {one['category']}, {one['images']} images, a bank of {one['bank']:,} patches:"
+
+
 def auroc_rows(results: dict[str, Any]) -> list[Row]:
     """One row a search: the same bank and the same patches for all."""
     return [

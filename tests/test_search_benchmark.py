@@ -58,3 +58,5 @@ def test_accuracy_rows() -> None:
     rows = summary.auroc_rows({"image_auroc": {"searches": {"faiss": one}}})
     assert rows == [("faiss", "0.9000", "-0.0001", "0.01")]
     assert len(rows[0]) == len(summary.AUROC_HEAD)
+    told = {"image_auroc": {"category": "screw", "images": 160, "bank": 25088}}
+    assert summary.auroc_conditions(told) == "The built-in network on screw, 160 images, a bank of 25,088 patches:"

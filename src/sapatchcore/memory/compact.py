@@ -95,8 +95,9 @@ class CompactIndex:
         if len(many):  # such as a leaf of rows that are all the same
             exact = self._bank[self._order[begin:end]] - self._mean
             products = torch.addmm(exact.square().sum(1), points[many], exact.T, alpha=-2)
-            nearest = products.masked_fill_(~still[many], torch.inf).argmin(1)
-            still[many] = torch.arange(end - begin) == nearest[:, None]
+            # A few, not the one: products lose digits that the differences will have.
+            nearest = products.masked_fill_(~still[many], torch.inf).topk(max(OPEN, 1), largest=False).indices
+            still[many] &= torch.zeros_like(still[many]).scatter_(1, nearest, True)
         query, row = still.nonzero().unbind(1)
         if asked.wait(chosen[query], row + begin, squared[query, row], error):
             self._settle(asked)
