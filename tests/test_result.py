@@ -10,7 +10,8 @@ import pytest
 from made_result import made_result
 
 from sapatchcore import Result
-from sapatchcore.result import as_calibration
+from sapatchcore.data.sources import Batch
+from sapatchcore.result import as_calibration, gather_result
 from sapatchcore.score.calibration import SEPARATE
 from sapatchcore.score.regions import find_regions
 
@@ -88,3 +89,28 @@ def test_regions_are_those_of_the_map_though_most_maps_are_not_drawn(scale: floa
     for i, values in enumerate(result.maps):
         found, expected = result.regions(i, 0.05), find_regions(values, result.pixel_threshold(0.05))
         assert [(one.box, one.area, one.peak) for one in found] == [(one.box, one.area, one.peak) for one in expected]
+
+
+@pytest.mark.parametrize("expected", [None, 0, 1, 5, 11, 12, 30])
+def test_batches_become_one_whatever_number_was_expected(expected: int | None) -> None:
+    rng = np.random.default_rng(0)
+    batches = []
+    for first, count in ((0, 3), (3, 1), (4, 5), (9, 2)):
+        names = tuple(str(i) for i in range(first, first + count))
+        flat = [rng.random(count, np.float32) for _ in range(3)]
+        grids = [rng.random((count, 2, 3), np.float32) for _ in range(3)]
+        rows = rng.integers(0, 9, (count, 2, 3))
+        pixels = np.empty((0, 0, 0, 3), np.uint8)
+        batches.append((Batch(names, ((4, 4),) * count, pixels), (*flat, *grids, rows)))
+    seen: list[int] = []
+    result = gather_result(
+        batches, resize=(4, 4), crop=None, total=expected, progress=lambda _, done, __: seen.append(done)
+    )
+    assert seen == [3, 4, 9, 11]
+    assert result.paths == tuple(str(i) for i in range(11))
+    found = (result.scores, result.local_scores, result.context_scores, result.patch_scores)
+    found += (result.local_patches, result.context_patches, result.neighbours)
+    for column, value in enumerate(found):
+        expected_column = np.concatenate([arrays[column] for _, arrays in batches])
+        assert value.dtype == expected_column.dtype
+        np.testing.assert_array_equal(value, expected_column)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,17 +57,17 @@ def look_back(
     settings = pipeline.settings
     if bank.fewest_left < rows_needed(settings.image_score):
         return None
-    batches: list[tuple[Batch, tuple[npt.NDArray[Any], ...]]] = []
-    done = 0
-    for patches in spill.images_again(settings.batch_size, bank.rows.device):
-        these = slice(done, done + len(patches.local))
-        names, sizes = tuple(image.name for image in images[these]), tuple(image.size for image in images[these])
-        nothing = np.empty((0, 0, 0, 3), np.uint8)  # their pixels have been seen
-        batches.append((Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers[these]))))
-        done = these.stop
-        if progress is not None:
-            progress("calibrate", done, spill.images)
-    result = gather_result(batches, **pipeline.shape, total=None, progress=None)
+
+    def scored() -> Iterator[tuple[Batch, tuple[npt.NDArray[Any], ...]]]:
+        done = 0
+        for patches in spill.images_again(settings.batch_size, bank.rows.device):
+            these = slice(done, done + len(patches.local))
+            names, sizes = tuple(image.name for image in images[these]), tuple(image.size for image in images[these])
+            nothing = np.empty((0, 0, 0, 3), np.uint8)  # their pixels have been seen
+            yield Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers[these]))
+            done = these.stop
+
+    result = gather_result(scored(), **pipeline.shape, total=spill.images, progress=progress, stage="calibrate")
     return as_calibration(result, LEFT_OUT, np.array(numbers, np.int64), settings.image_score, settings.neighbors)
 
 

@@ -167,18 +167,16 @@ def gather_result(
     """
     names: list[str] = []
     sizes: list[Size] = []
-    parts = []
+    columns = _Columns(total or 0)
     for batch, arrays in scored:
-        parts.append(arrays)
+        columns.append(arrays)
         names += batch.names
         sizes += batch.sizes
         if progress is not None:
             progress(stage, len(names), total)
     if not names:
         raise DataError("No image to score was given. Give at least one.")
-    scores, local, context, whole, local_grid, context_grid, rows = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
+    scores, local, context, whole, local_grid, context_grid, rows = columns.arrays()
     return Result(
         paths=tuple(names),
         scores=scores,
@@ -193,6 +191,33 @@ def gather_result(
         crop=crop,
         calibration=calibration,
     )
+
+
+class _Columns:
+    """Arrays of n images that grow by batches, in room that is taken beforehand.
+
+    Were each batch's arrays kept until the end, they would lie between the large ones that come and go with a batch, and the
+    allocator would take fresh memory for those every time: 1.6 MB an image.
+    """
+
+    def __init__(self, expected: int) -> None:
+        """expected: images, or 0 where their number is not known."""
+        self._room, self._used = expected, 0
+        self._arrays: list[npt.NDArray[Any]] = []
+
+    def append(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        start, self._used = self._used, self._used + len(arrays[0])
+        if not self._arrays or self._used > self._room:
+            self._room = max(self._room, self._used if not self._arrays else 2 * self._used)
+            before = self._arrays or [one[:0] for one in arrays]
+            self._arrays = [np.empty((self._room, *one.shape[1:]), one.dtype) for one in arrays]
+            for new, old in zip(self._arrays, before, strict=True):
+                new[:start] = old[:start]
+        for whole, part in zip(self._arrays, arrays, strict=True):
+            whole[start : self._used] = part
+
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        return [one[: self._used] for one in self._arrays]
 
 
 def as_calibration(
