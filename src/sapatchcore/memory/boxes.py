@@ -92,14 +92,15 @@ def axes_of(bank: torch.Tensor, mean: torch.Tensor, most: int = AXES) -> torch.T
 
 def flatten(bank: torch.Tensor, mean: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
     """(q, d) → (q, axes + 1): the coordinates along the axes, and the length of what these leave out."""
-    parts = []
-    for rows in bank.split(ROWS):
-        centred = rows - mean
+    flat = bank.new_empty(len(bank), axes.shape[1] + 1)
+    buffer = torch.empty_like(bank[:ROWS])
+    for rows, out in zip(bank.split(ROWS), flat.split(ROWS), strict=True):
+        centred = torch.sub(rows, mean, out=buffer[: len(rows)])
         along = centred @ axes
         # From the rest itself: a difference of squares would lose half of its digits where little is left out.
-        rest = centred.addmm_(along, axes.T, alpha=-1).square_().sum(1).sqrt_()
-        parts.append(torch.cat((along, rest[:, None]), dim=1))
-    return torch.cat(parts)
+        out[:, -1] = centred.addmm_(along, axes.T, alpha=-1).square_().sum(1).sqrt_()
+        out[:, :-1] = along
+    return flat
 
 
 def bounds_of(flat: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -122,13 +122,17 @@ def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:
 
 
 def blocks_of(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[Block]:
-    """Blocks of about BLOCK rows that lie close together."""
-    blocks = []
+    """Blocks of about BLOCK rows that lie close together.
+
+    What is large is made once and used again: made anew each time, between small results that stay, it would take new room
+    of the heap each time, more than a gigabyte for four million rows.
+    """
+    blocks, buffer = [], x.new_empty(min(len(x), BLOCK), x.shape[1])
     for group in _close(x, mean, random, torch.arange(len(x), device=x.device)):
         for rows in group.split(BLOCK):
-            points = x[rows].sub_(mean)
+            points = torch.index_select(x, 0, rows, out=buffer[: len(rows)]).sub_(mean)
             middle = points.mean(0)
-            blocks.append(Block(rows, middle, float((points - middle).square().sum(1).max().sqrt())))
+            blocks.append(Block(rows, middle, float(points.sub_(middle).square_().sum(1).max().sqrt())))
     return blocks
 
 
@@ -145,7 +149,11 @@ def _close(
     drawn = torch.from_numpy(random.choice(n, size=count, replace=False)).to(x.device)
     anchors = x[rows[drawn]] - mean
     half_norms = anchors.square().sum(1) / 2
-    nearest = torch.cat([(half_norms - x[some].sub_(mean) @ anchors.T).argmin(1) for some in rows.split(TOGETHER)])
+    nearest = torch.empty(n, dtype=torch.int64, device=x.device)
+    points, far = x.new_empty(min(n, TOGETHER), x.shape[1]), x.new_empty(min(n, TOGETHER), count)
+    for some, out in zip(rows.split(TOGETHER), nearest.split(TOGETHER), strict=True):
+        here = torch.index_select(x, 0, some, out=points[: len(some)]).sub_(mean)
+        torch.argmin(torch.addmm(half_norms, here, anchors.T, alpha=-1, out=far[: len(some)]), 1, out=out)
     sorted_rows = rows[nearest.argsort(stable=True)]
     if count == blocks:
         yield sorted_rows

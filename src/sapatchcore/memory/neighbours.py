@@ -107,9 +107,14 @@ class NearestIndex:
         flat = flatten(bank, self._mean, self._axes)
         self._leaves = leaves_of(flat)
         self._boxes = Boxes(flat, self._leaves)
-        self._rows = [bank[leaf] - self._mean for leaf in self._leaves]
-        self._norms = [rows.square().sum(1) for rows in self._rows]
-        self._slack = _SLACK * max(float(norms.max()) for norms in self._norms)
+        # As one piece of memory each: leaf by leaf, what is freed between them would be too small to be used again.
+        sizes = [len(leaf) for leaf in self._leaves]
+        self._rows = bank[torch.cat(self._leaves)].sub_(self._mean).split(sizes)
+        norms = bank.new_empty(len(bank))
+        self._norms = norms.split(sizes)
+        for rows, out in zip(self._rows, self._norms, strict=True):
+            torch.sum(rows.square(), 1, out=out)
+        self._slack = _SLACK * float(norms.max())
 
     @torch.inference_mode()
     def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
