@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the extra scale")
@@ -65,6 +66,17 @@ def test_many_images_are_told_apart_by_their_names(place: Place) -> None:
     assert sum(list_images(place, names, 3000)) == 20_000
     assert sum(list_images(place, reversed(names), 3000)) == 20_000
     assert sum(list_images(place, [*names[::2], "s3://bucket/new.png", *names[1::2]], 3000)) == 20_001
+
+
+@pytest.mark.parametrize("often", [1, 2, 5])
+def test_an_image_that_is_named_twice_is_listed_once(place: Place, often: int) -> None:
+    """At once, far apart, and in a later listing: against a set of all names."""
+    random = np.random.default_rng(often)
+    names = [f"/images/{number}.png" for number in random.integers(30_000, size=30_000 * often)]
+    list_images(place, names[:20_000], 3000)
+    counts = list_images(place, names, 3000)
+    found = [name for part in range(len(counts)) for name in listed(place, part)]
+    assert found == list(dict.fromkeys(names))
 
 
 def test_a_missing_part_is_noticed(place: Place) -> None:

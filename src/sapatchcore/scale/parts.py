@@ -104,39 +104,55 @@ def claim(place: Place, facts: dict[str, Any]) -> None:
 def list_images(place: Place, images: Iterable[str], part: int) -> list[int]:
     """Bring the list of images up to date, and say how many each part has.
 
-    Images that are in no part yet become new parts of up to ``part`` images, in their order; those that were listed before keep
-    their places, whether or not a listing was broken off. Memory: 16 bytes an image.
+    Images that are in no part yet become new parts of up to ``part`` images, in their order, each once however often it is
+    named; those that were listed before keep their places, whether or not a listing was broken off. Memory: 16 bytes an image.
     """
-    counts, known = _listed(place)
-    fresh = _unknown(iter(images), known)
+    counts, met = _listed(place)
+    fresh = _unknown(iter(images), met)
     while names := list(islice(fresh, part)):
         write_table(place, file_of(IMAGES, len(counts)), {"path": names}, IMAGE_COLUMNS, {})
         counts.append(len(names))
     return counts
 
 
-def _listed(place: Place) -> tuple[list[int], npt.NDArray[Any]]:
-    """How many images each part has, and the sorted keys of all."""
+def _listed(place: Place) -> tuple[list[int], _Met]:
+    """How many images each part has, and all of them."""
     numbers = sorted({number_of(name) for name in place.names(IMAGES)} - {-1})
     if numbers != list(range(len(numbers))):
         raise DataError(f"{place.folder}/{IMAGES} lacks parts. Name another folder.")
-    counts, keys = [], []
+    counts, met = [], _Met()
     for number in numbers:
         names = read_table(place, file_of(IMAGES, number))["path"].to_pylist()
         counts.append(len(names))
-        keys.append(_keys(names))
-    return counts, np.sort(np.concatenate(keys)) if keys else np.empty(0, _KEY)
+        met.new(names)
+    return counts, met
 
 
-def _unknown(images: Iterator[str], known: npt.NDArray[Any]) -> Iterator[str]:
-    """Those of ``images`` whose keys are not among the sorted ``known``."""
+def _unknown(images: Iterator[str], met: _Met) -> Iterator[str]:
     while names := list(islice(images, 8192)):
-        if not len(known):
-            yield from names
-            continue
+        yield from met.new(names)
+
+
+class _Met:
+    """Names that were met, by their keys."""
+
+    def __init__(self) -> None:
+        self._runs: list[
+            npt.NDArray[Any]
+        ] = []  # of sorted keys, each more than twice as long as the next: few, whatever came
+
+    def new(self, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that were not met yet, in their order; from now on they are."""
         keys = _keys(names)
-        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        yield from (name for name, there in zip(names, known[at] == keys, strict=True) if not there)
+        fresh = np.zeros(len(keys), bool)
+        fresh[np.unique(keys, return_index=True)[1]] = True
+        for run in self._runs:
+            fresh &= run[np.minimum(np.searchsorted(run, keys), len(run) - 1)] != keys
+        if fresh.any():
+            self._runs.append(np.sort(keys[fresh]))
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._runs.append(np.sort(np.concatenate((self._runs.pop(), self._runs.pop()))))
+        return [name for name, one in zip(names, fresh, strict=True) if one]
 
 
 def _keys(names: Sequence[str]) -> npt.NDArray[Any]:
