@@ -58,8 +58,10 @@ class Ledger:
             folder,
             part,
         )
-        whole = hashlib.sha256(b"".join(self._model.values())).hexdigest()
-        self._facts = {"model": path.name, "model_sha256": whole, "false_reject": self._rate}
+        whole = hashlib.sha256()
+        for content in self._model.values():
+            whole.update(content)
+        self._facts = {"model": path.name, "model_sha256": whole.hexdigest(), "false_reject": self._rate}
         claim(self._place, {**self._facts, "images_of_a_part": part})
 
     def finished(self) -> set[int]:
