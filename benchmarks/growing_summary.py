@@ -23,7 +23,9 @@ def scale(results: Path = RESULTS) -> dict[str, str]:
     if grown is not None:
         found = grown["results"]
         told = scale_summary.conditions(found, grown["environment"])
-        parts["growth"] = f"{told}\n\n{lines(scale_summary.GROWTH_HEAD, scale_summary.growth_rows(found))}"
+        times = lines(scale_summary.GROWTH_HEAD, scale_summary.growth_rows(found))
+        taken = lines(scale_summary.taken_head(found), scale_summary.taken_rows(found))
+        parts["growth"] = f"{told}\n\n{times}\n\n{taken}"
         if "1" in found["growth"]:
             told = scale_summary.assumptions(found)
             rows = scale_summary.extrapolated_rows(found)

@@ -6,7 +6,10 @@ beyond that (a network's and a storage's limits, machines that differ) is not in
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from sapatchcore.settings import Settings
 
 Row = tuple[str, ...]
 SHARES_HEAD: Row = (
@@ -25,6 +28,8 @@ STAGES = (
     *("fit start", "fit embed", "fit coreset", "fit calibrate", "fit write", "fit whole"),
     *("predict score", "predict sum", "predict whole"),
 )
+LEARN: Row = ("fit embed", "fit coreset", "fit calibrate")  # what grows with a worker's images
+SCORE: Row = ("predict score",)
 
 
 def shares_rows(results: dict[str, Any]) -> list[Row]:
@@ -57,7 +62,7 @@ def shares_conditions(results: dict[str, Any], arguments: dict[str, Any]) -> str
 
 
 def growth_rows(results: dict[str, Any]) -> list[Row]:
-    """One row for each stage and number of workers, then what was the largest in memory, and the processors' time."""
+    """One row for each stage and number of workers."""
     rows: list[Row] = []
     for stage in STAGES:
         work, name = stage.split()
@@ -69,50 +74,68 @@ def growth_rows(results: dict[str, Any]) -> list[Row]:
             residual = max(abs(value) for value in one["residuals"])
             figures = (f"{one['b'] * 1000:.2f}", f"{residual:.2f} s", f"{one['exponent']:.2f}")
             rows.append((stage, workers, seconds, *figures))
+    return rows
+
+
+def taken_rows(results: dict[str, Any]) -> list[Row]:
+    """One row for each process and number of workers: memory, and the time of processors where it was taken."""
+    rows: list[Row] = []
     for work in ("fit", "predict"):
         for role in results["runs"][0][work]["peak_mb"]:
             for workers in results["growth"]:
                 runs = runs_of(results, int(workers))
-                peaks = " · ".join(f"{run[work]['peak_mb'][role]:.0f} MB ({run['images']:,})" for run in runs)
-                rows.append((f"{work}, memory: {role}", workers, peaks, "", "", ""))
-        for role in results["runs"][0][work]["processor_seconds"]:
-            for workers in results["growth"]:
-                runs = runs_of(results, int(workers))
-                spent = " · ".join(f"{run[work]['processor_seconds'][role]:.1f} s ({run['images']:,})" for run in runs)
-                rows.append((f"{work}, processor: {role}", workers, spent, "", "", ""))
+                peaks = " · ".join(f"{run[work]['peak_mb'][role]:.0f} MB" for run in runs)
+                spent = [run[work]["processor_seconds"].get(role) for run in runs]
+                seconds = "" if None in spent else " · ".join(f"{one:.1f} s" for one in spent)
+                name = "ledger" if (work, role) == ("predict", "steward") else role
+                rows.append((f"{work}: {name}", workers, peaks, seconds))
     return rows
+
+
+def taken_head(results: dict[str, Any]) -> Row:
+    sizes = " · ".join(f"{run['images']:,}" for run in runs_of(results, 1))
+    return ("process", "workers", f"memory, {sizes} images", "processor")
 
 
 def extrapolated_rows(results: dict[str, Any]) -> list[Row]:
     """What IMAGES images would need on WORKERS workers, from the runs of one worker."""
     images, lines = results["images"], results["growth"]["1"]
     few, most = runs_of(results, 1)[0], runs_of(results, 1)[-1]
-    share = IMAGES / WORKERS
-    learn = sum(lines[f"fit {stage}"]["b"] for stage in ("embed", "coreset", "calibrate")) * share
-    score = lines["predict score"]["b"] * share
+    share, between = IMAGES / WORKERS, most["images"] - few["images"]
+    bank, rounds = most["fit"]["bank"][0], rounds_of(results)
     shown = max(FEWEST_CANDIDATES, CANDIDATES // WORKERS) * WORKERS
-    rounds, bank = most["fit"]["rounds"], most["fit"]["bank"][0]
     candidates = rounds * shown * (4 * PROJECTED + 12)  # a projection, its row, its distance
     centres = bank * WORKERS * (4 * PROJECTED + 16)  # a projection, its row and share, to every worker
     broadcast = bank * (4 * images["width"] + 16)  # the bank's rows with their images and cells
     read = images["image_bytes"] * IMAGES
-    between = most["images"] - few["images"]
-    table = (most["predict"]["table_bytes"] - few["predict"]["table_bytes"]) / between
-    kept, told = (
-        (most["fit"]["model_bytes"][part] - few["fit"]["model_bytes"][part]) / between
-        for part in ("calibration", "rest")
-    )
-    names = {
-        work: (most[work]["peak_mb"]["listing"] - few[work]["peak_mb"]["listing"]) * 1e6 / between
-        for work in ("fit", "predict")
-    }
-    projected = images["projected_bytes"] * share
+    rates = [images["image_bytes"] * WORKERS / lines[stage]["b"] for stage in ("fit embed", "predict score")]
+
+    def more(work: str, *names: str) -> float:
+        """How much more of something each image made."""
+        values = []
+        for run in (few, most):
+            value: Any = run[work]
+            for name in names:
+                value = value[name]
+            values.append(value)
+        return float(values[1] - values[0]) / between
+
+    kept, told = more("fit", "model_bytes", "calibration"), more("fit", "model_bytes", "rest")
+    working = few["fit"]["peak_mb"]["workers"] * 1e6 + more("fit", "peak_mb", "workers") * 1e6 * (share - few["images"])
+    listing = [max(more(work, "peak_mb", "listing"), 0) * 1e6 * IMAGES for work in ("fit", "predict")]
     return [
-        ("time", hours(learn), hours(score)),
-        ("memory of a worker for projections", size(projected), "none"),
+        ("time, if it grows evenly", *(hours(evenly(lines, stages) * share) for stages in (LEARN, SCORE))),
+        (
+            "time, if it grows by the exponents above 1",
+            *(hours(by_exponents(lines, most, stages, share)) for stages in (LEARN, SCORE)),
+        ),
+        ("memory of a worker", size(working), size(most["predict"]["peak_mb"]["workers"] * 1e6)),
+        ("of this, projections", size(images["projected_bytes"] * share), "none"),
         ("disk of a worker for patches", size(images["spill_bytes"] * share), "none"),
-        ("memory of the listing", *(size(max(names[work], 0) * IMAGES) for work in ("fit", "predict"))),
+        ("memory of the listing", *map(size, listing)),
         ("images read, by all workers", size(read), size(read)),
+        ("the same, a second", *map(size, rates)),
+        ("rounds of the coreset", f"{rounds:.0f}", "none"),
         ("candidates sent to the steward, in all rounds", size(candidates), "none"),
         ("centres sent to the workers", size(centres), "none"),
         ("the bank, to each worker", size(broadcast), size(broadcast)),
@@ -122,8 +145,29 @@ def extrapolated_rows(results: dict[str, Any]) -> list[Row]:
             size(kept * CALIBRATION_IMAGES + told * IMAGES),
             "none",
         ),
-        ("tables of names and scores", "none", size(table * IMAGES)),
+        ("tables of names and scores", "none", size(more("predict", "table_bytes") * IMAGES)),
     ]
+
+
+def evenly(lines: dict[str, Any], stages: Row) -> float:
+    """Seconds more for each image."""
+    return float(sum(lines[stage]["b"] for stage in stages))
+
+
+def by_exponents(lines: dict[str, Any], most: dict[str, Any], stages: Row, images: float) -> float:
+    """Seconds of so many images, from those of the largest run and each stage's exponent; one below 1 is that of a start."""
+    total = 0.0
+    for stage in stages:
+        work, name = stage.split()
+        total += most[work]["seconds"][name] * (images / most["images"]) ** max(lines[stage]["exponent"], 1)
+    return total
+
+
+def rounds_of(results: dict[str, Any]) -> float:
+    """Rounds of the coreset over IMAGES images, growing as between the two largest runs of one worker."""
+    before, most = runs_of(results, 1)[-2:]
+    exponent = math.log(most["fit"]["rounds"] / before["fit"]["rounds"]) / math.log(most["images"] / before["images"])
+    return float(most["fit"]["rounds"] * (IMAGES / most["images"]) ** exponent)
 
 
 def conditions(results: dict[str, Any], environment: dict[str, Any]) -> str:
@@ -139,10 +183,14 @@ def conditions(results: dict[str, Any], environment: dict[str, Any]) -> str:
 
 def assumptions(results: dict[str, Any]) -> str:
     """What the extrapolation takes for granted, sentences."""
+    images, usual = results["images"], Settings().coreset_ratio
+    patches, row = images["patches"] * IMAGES, 4 * images["width"]
     return (
-        f"Not measured: carried from one worker of one core to {WORKERS} such workers and {IMAGES:,} images of the same kind, "
-        f"with the same bank of {results['images']['bank']:,} rows and as many rounds as the largest run had. It takes for "
-        "granted that images arrive as fast as they are read here, and that no worker is lost."
+        f"Not measured: carried from one worker of one core to {WORKERS} such workers and {IMAGES:,} images of the same kind. "
+        "It takes for granted that images arrive as fast as they are read here, that no worker is lost, and that rounds of the "
+        f"coreset grow as they did between the two largest runs. The bank is the same, {images['bank']:,} rows: of so many "
+        f"patches that is `--coreset-ratio {images['bank'] / patches:.1e}`. {usual:g}, the usual ratio, would keep "
+        f"{usual * patches / 1e6:.0f} million rows, {size(usual * patches * row)}, which each worker would have to hold."
     )
 
 

@@ -119,15 +119,15 @@ def run(images: int, workers: int = 1) -> dict[str, Any]:
         "images": images,
         "fit": {
             "seconds": {**fit, "whole": sum(fit.values())},
-            "rounds": 10,
-            "peak_mb": {"steward": 100.0, "listing": 70 + images * 0.0003},
+            "rounds": {100: 5, 1000: 10, 10_000: 20}[images],
+            "peak_mb": {"steward": 100.0, "listing": 70 + images * 0.0003, "workers": 500 + images * 0.5},
             "processor_seconds": {"steward": 3.0},
             "model_bytes": {"calibration": images * 6000, "thumbnails": 5000, "rest": 1000 + images * 100},
             "bank": [2000, 384],
         },
         "predict": {
             "seconds": {**score, "whole": sum(score.values())},
-            "peak_mb": {"steward": 50.0, "listing": 100.0},
+            "peak_mb": {"steward": 50.0, "listing": 100.0, "workers": 800.0},
             "processor_seconds": {"steward": 4.0},
             "table_bytes": images * 80,
         },
@@ -143,21 +143,38 @@ def test_rows_of_growth_and_extrapolation() -> None:
     rows = summary.growth_rows(results)
     assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
     assert rows[2] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
-    ends = [row[:3] for row in rows if row[1] == "2" and row[0].startswith("predict, ")]
-    assert ends == [
-        ("predict, memory: steward", "2", "50 MB (100) · 50 MB (1,000) · 50 MB (10,000)"),
-        ("predict, memory: listing", "2", "100 MB (100) · 100 MB (1,000) · 100 MB (10,000)"),
-        ("predict, processor: steward", "2", "4.0 s (100) · 4.0 s (1,000) · 4.0 s (10,000)"),
+    rows = summary.taken_rows(results)
+    assert {len(row) for row in rows} == {len(summary.taken_head(results))}
+    assert summary.taken_head(results)[2] == "memory, 100 · 1,000 · 10,000 images"
+    assert [row for row in rows if row[1] == "2" and row[0].startswith("predict")] == [
+        ("predict: ledger", "2", "50 MB · 50 MB · 50 MB", "4.0 s · 4.0 s · 4.0 s"),
+        ("predict: listing", "2", "100 MB · 100 MB · 100 MB", ""),
+        ("predict: workers", "2", "800 MB · 800 MB · 800 MB", ""),
     ]
     told = {what: figures for what, *figures in summary.extrapolated_rows(results)}
-    assert told["time"] == ["2.0 hours", "1.0 hours"]
-    assert told["memory of a worker for projections"][0] == "40.0 GB"
+    assert told["time, if it grows evenly"] == ["2.0 hours", "1.0 hours"]
+    assert told["time, if it grows by the exponents above 1"] == ["2.0 hours", "1.0 hours"]
+    assert (
+        summary.by_exponents(
+            {"fit x": {"exponent": 1.5}}, {"images": 100, "fit": {"seconds": {"x": 3}}}, ("fit x",), 400
+        )
+        == 24
+    )
+    assert told["memory of a worker"] == ["50.5 GB", "800.0 MB"]
+    assert told["of this, projections"][0] == "40.0 GB"
     assert told["disk of a worker for patches"][0] == "60.0 GB"
     assert told["memory of the listing"] == ["3.0 GB", "0.0 KB"]
     assert told["images read, by all workers"] == ["300.0 GB", "300.0 GB"]
+    assert told["the same, a second"] == ["83.3 MB", "83.3 MB"]  # 100 workers · 30 KB / 36 ms
+    assert told["rounds of the coreset"][0] == "160"  # twice for each tenfold
+    assert told["candidates sent to the steward, in all rounds"][0] == "679.1 MB"
     assert told["the model file, every image looked back at"][0] == "61.0 GB"
     assert told["the model file, with 10,000 images of `--calibrate`"][0] == "1.1 GB"
     assert told["tables of names and scores"][1] == "800.0 MB"
+    assert (
+        "`--coreset-ratio 2.6e-07`. 0.01, the usual ratio, would keep 78 million rows, 120.4 GB"
+        in summary.assumptions(results)
+    )
 
 
 def test_growth_needs_three_sizes() -> None:
