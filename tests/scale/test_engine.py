@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -56,6 +57,28 @@ def test_where_no_cluster_answers(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(kind, match=sentence), connected(address):
         pass
+
+
+@pytest.mark.parametrize("by", ["a line of C++", "an error"])
+def test_a_cluster_that_asks_for_a_token(
+    by: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Ray says why on the second channel alone, many times, where the token is not given; by an error where there is none."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
+
+    def init(**_: object) -> None:
+        if by == "an error":
+            raise ray.exceptions.AuthenticationError("no token")
+        os.write(2, b"gcs_client.cc: Unauthenticated: RPC error: InvalidAuthToken: missing or incorrect\n")
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ScaleError, match=r"at auto asks for a token\. Set RAY_AUTH_MODE=token"), connected("auto"):
+        pass
+    assert "InvalidAuthToken" not in capfd.readouterr().err
+    os.write(2, b"there again")
+    assert capfd.readouterr().err == "there again"
 
 
 def test_work_that_is_done_again_is_not_counted_twice() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ RESTARTS = (
 )
 _CLIENT = "ray://"
 _REMEDY = "Start one with `ray start --head`, or use --ray local."
+_TOKEN = (
+    "Set RAY_AUTH_MODE=token, and give the token of the cluster's head (its ~/.ray/auth_token) in the same file here or in "
+    "RAY_AUTH_TOKEN."
+)
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,37 @@ def connected(address: str) -> Iterator[Cluster]:
 
 def _start(address: str) -> None:
     import ray
+    from ray.exceptions import AuthenticationError, RayError
 
     if address not in (LOCAL, AUTO):
         _require_answer(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with tempfile.TemporaryFile() as said:
+        try:
+            if address == LOCAL:
+                ray.init(address=LOCAL, include_dashboard=False, **quiet)
+            else:
+                with _stderr_to(said):
+                    ray.init(address=address, **quiet)
+        except (RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+            said.seek(0)
+            if isinstance(error, AuthenticationError) or b"InvalidAuthToken" in said.read():
+                raise ScaleError(f"The Ray cluster at {address} asks for a token. {_TOKEN}") from None
+            reason = " ".join(str(error).split())[:200]
+            raise ScaleError(f"No Ray cluster answers at {address}: {reason} {_REMEDY}") from None
+
+
+@contextmanager
+def _stderr_to(file: Any) -> Iterator[None]:
+    """What the process says on its second channel in the block, Ray's C++ too, goes to ``file``: why it does not connect Ray
+    says there alone, again and again."""
+    kept = os.dup(2)
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ScaleError(f"No Ray cluster answers at {address}: {reason} {_REMEDY}") from None
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _require_answer(address: str) -> None:
