@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Seen:
 
 
 class Watch:
-    """A context in which this process and all below it are sampled.
+    """A context in which this process and all below it are sampled, in a thread whose own time is not counted.
 
     Memory is resident and a process's own: pages of files and of Ray's object store, which processes share, are not in it.
     """
@@ -37,6 +38,7 @@ class Watch:
         self._roles: dict[int, str] = {}
         self._sums: list[dict[int, int]] = []
         self._end = threading.Event()
+        self._watching = 0.0  # seconds of the sampling itself
 
     def __enter__(self) -> Watch:
         self._before, self._old = self._all(), set(roles())
@@ -67,7 +69,8 @@ class Watch:
         for pid, one in self._seen.items():
             if (role := self._roles.get(pid)) in of:
                 of[role] += one.seconds
-        return {**of, COMMAND: self._seen[self._me.pid].seconds - self._before[self._me.pid].seconds}
+        mine = self._seen[self._me.pid].seconds - self._before[self._me.pid].seconds
+        return {**of, COMMAND: max(mine - self._watching, 0.0)}
 
     def _run(self) -> None:
         while True:
@@ -76,6 +79,7 @@ class Watch:
             for pid, one in found.items():
                 before = self._seen.get(pid, one)
                 self._seen[pid] = Seen(max(before.peak, one.peak), one.seconds)
+            self._watching = time.thread_time()
             if self._end.wait(EVERY):
                 return
 

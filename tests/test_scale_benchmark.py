@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,14 @@ def test_the_clock_gives_each_stage_its_seconds() -> None:
     assert clock.fit() == {"start": 4, "embed": 5, "coreset": 7, "calibrate": 0, "write": 2, "whole": 18}
 
 
+def watching() -> Any:
+    """scale_processes.py, as scale.py imports it."""
+    script("benchmarks/scale.py")
+    return sys.modules["scale_processes"]
+
+
 def test_roles_of_processes() -> None:
-    processes = script("benchmarks/scale_processes.py")
+    processes = watching()
     assert processes.role_of("steward-1a", "Host") == processes.role_of("ledger-1a", "Host") == processes.STEWARD
     assert processes.role_of("share-1a-0", "Host") == processes.WORKERS
     assert processes.role_of("", "MapWorker(MapBatches(Scorers))") == processes.WORKERS
@@ -81,7 +88,7 @@ def test_roles_of_processes() -> None:
 
 
 def test_what_processes_take_by_their_role() -> None:
-    processes = script("benchmarks/scale_processes.py")
+    processes = watching()
     watch, me, mb = processes.Watch(), psutil.Process().pid, 1_000_000
     watch._before = {me: processes.Seen(50 * mb, 7.0)}
     watch._seen = {
@@ -99,16 +106,22 @@ def test_what_processes_take_by_their_role() -> None:
     watch._sums = [{-1: 100 * mb, -5: 9 * mb, -6: 4 * mb}, {-3: 300 * mb, -5: 5 * mb}]
     assert watch.peaks() == {"command": 8, "steward": 100, "listing": 30, "workers": 300, "rest of Ray": 13}
     assert watch.seconds() == {"command": 2.5, "steward": 3, "listing": 1}
+    watch._watching = 2.0  # what the watching itself took
+    assert watch.seconds()["command"] == 0.5
 
 
 def test_a_process_is_seen_while_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes = script("benchmarks/scale_processes.py")
+    processes = watching()
     monkeypatch.setattr(processes, "roles", dict)
     with processes.Watch() as watch:
         held = np.ones(20_000_000)
+        end = time.thread_time() + 0.5
+        while time.thread_time() < end:
+            time.sleep(0)
         time.sleep(3 * processes.EVERY)
     assert held.nbytes * 0.9 < watch.peaks()["command"] * 1e6 < held.nbytes * 1.5
-    assert watch.seconds()["command"] > 0
+    assert watch.seconds()["command"] > 0.3
+    assert watch._watching > 0
 
 
 def run(images: int, workers: int = 1) -> dict[str, Any]:
@@ -120,8 +133,13 @@ def run(images: int, workers: int = 1) -> dict[str, Any]:
         "fit": {
             "seconds": {**fit, "whole": sum(fit.values())},
             "rounds": {100: 5, 1000: 10, 10_000: 20}[images],
-            "peak_mb": {"steward": 100.0, "listing": 70 + images * 0.0003, "workers": 500 + images * 0.5},
-            "processor_seconds": {"steward": 3.0},
+            "peak_mb": {
+                "command": 1.0,
+                "steward": 100.0,
+                "listing": 70 + images * 0.0003,
+                "workers": 500 + images * 0.5,
+            },
+            "processor_seconds": {"command": 9.0, "steward": 3.0},
             "model_bytes": {"calibration": images * 6000, "thumbnails": 5000, "rest": 1000 + images * 100},
             "bank": [2000, 384],
         },
@@ -143,7 +161,10 @@ def test_rows_of_growth_and_extrapolation() -> None:
     rows = summary.growth_rows(results)
     assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
     assert rows[2] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
-    rows = summary.taken_rows(results)
+    rows = summary.taken_rows(results, None)
+    assert rows[0] == ("fit: command", "1", "1 MB · 1 MB · 1 MB", "")
+    later = {"runs": [run(images, 1) for images in (100, 1000, 10_000)]}
+    assert [row[3] for row in summary.taken_rows(results, later)[:2]] == ["9.0 s · 9.0 s · 9.0 s", ""]
     assert {len(row) for row in rows} == {len(summary.taken_head(results))}
     assert summary.taken_head(results)[2] == "memory, 100 · 1,000 · 10,000 images"
     assert [row for row in rows if row[1] == "2" and row[0].startswith("predict")] == [
