@@ -44,7 +44,9 @@ class Shortened:
         self._file: IO[bytes] | None = None  # open as long as the rows are mapped
         parts = self._shorten((bank[leaf] - mean for leaf in leaves), kind)
         if m * d * _DTYPES[kind].itemsize < ON_DISK:
-            self._rows = torch.cat(list(parts))
+            self._rows = torch.empty(m, d, dtype=_DTYPES[kind])
+            for begin, part in zip(self.ends, parts, strict=False):  # the last end begins no leaf
+                self._rows[begin : begin + len(part)] = part
             return
         self._file = tempfile.TemporaryFile(prefix="sapatchcore-", buffering=0)  # noqa: SIM115
         for number, part in enumerate(parts):
