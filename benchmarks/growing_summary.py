@@ -24,9 +24,8 @@ def scale(results: Path = RESULTS) -> dict[str, str]:
         found = grown["results"]
         told = scale_summary.conditions(found, grown["environment"])
         times = lines(scale_summary.GROWTH_HEAD, scale_summary.growth_rows(found))
-        command = measured("scale_command", results)
-        rows = scale_summary.taken_rows(found, None if command is None else command["results"])
-        taken = lines(scale_summary.taken_head(found), rows)
+        command = measured("scale_command", results) or {"results": {"runs": []}}
+        taken = lines(scale_summary.taken_head(found), scale_summary.taken_rows(found, command["results"]))
         parts["growth"] = f"{told}\n\n{times}\n\n{taken}"
         if "1" in found["growth"]:
             told = scale_summary.assumptions(found)

@@ -77,10 +77,10 @@ def growth_rows(results: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def taken_rows(results: dict[str, Any], command: dict[str, Any] | None) -> list[Row]:
+def taken_rows(results: dict[str, Any], command: dict[str, Any]) -> list[Row]:
     """One row for each process and number of workers: memory, and the time of processors where it was taken.
 
-    command: results of a later run, in which the time of the command has not that of the watching in it.
+    command: results of a later run, in which the time of the command has not that of the watching in it; its runs may be none.
     """
     rows: list[Row] = []
     for work in ("fit", "predict"):
@@ -88,7 +88,7 @@ def taken_rows(results: dict[str, Any], command: dict[str, Any] | None) -> list[
             for workers in results["growth"]:
                 runs = runs_of(results, int(workers))
                 peaks = " · ".join(f"{run[work]['peak_mb'][role]:.0f} MB" for run in runs)
-                timed = runs if role != "command" else runs_of(command, int(workers)) if command is not None else []
+                timed = runs_of(command, int(workers)) if role == "command" else runs
                 spent = [run[work]["processor_seconds"].get(role) for run in timed]
                 seconds = "" if None in spent else " · ".join(f"{one:.1f} s" for one in spent)
                 name = "ledger" if (work, role) == ("predict", "steward") else role

@@ -161,7 +161,7 @@ def test_rows_of_growth_and_extrapolation() -> None:
     rows = summary.growth_rows(results)
     assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
     assert rows[2] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
-    rows = summary.taken_rows(results, None)
+    rows = summary.taken_rows(results, {"runs": []})
     assert rows[0] == ("fit: command", "1", "1 MB · 1 MB · 1 MB", "")
     later = {"runs": [run(images, 1) for images in (100, 1000, 10_000)]}
     assert [row[3] for row in summary.taken_rows(results, later)[:2]] == ["9.0 s · 9.0 s · 9.0 s", ""]

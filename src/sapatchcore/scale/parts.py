@@ -137,9 +137,8 @@ class _Met:
     """Names that were met, by their keys."""
 
     def __init__(self) -> None:
-        self._runs: list[
-            npt.NDArray[Any]
-        ] = []  # of sorted keys, each more than twice as long as the next: few, whatever came
+        # Of sorted keys, each run more than twice as long as the next: few, whatever came.
+        self._runs: list[npt.NDArray[Any]] = []
 
     def new(self, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that were not met yet, in their order; from now on they are."""
