@@ -12,7 +12,7 @@ import numpy as np
 from measure import BACKBONE, Record, parser, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.deploy.export import export_model
 from sapatchcore.deploy.exporting.reduce import FORMATS
 from sapatchcore.deploy.runtime import open_exported

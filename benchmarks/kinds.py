@@ -18,8 +18,8 @@ from method import shortened
 from method_summary import CO_OCCURRENCE as WRONG_PAIRS
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
-from sapatchcore.data.samples import GOOD, Dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import GOOD, Dataset
 from sapatchcore.result import Result
 from sapatchcore.score.threshold import possible_rate
 from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL

@@ -24,10 +24,10 @@ import timm
 import torch
 
 import sapatchcore
-from sapatchcore.data.folders import open_dataset, training_images
 from sapatchcore.data.images import read_image
-from sapatchcore.data.samples import Dataset
 from sapatchcore.data.transform import prepare
+from sapatchcore.datasets.folders import open_dataset, training_images
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.normalise import normalise
 from sapatchcore.verify.files import write_text
 

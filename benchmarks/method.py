@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from measure import Record, parser
 
-from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.images import ImageSource
-from sapatchcore.data.samples import Dataset
 from sapatchcore.data.sources import Batch, read_batches
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import PRETRAINED, RANDOM, Backbone
 from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.device import choose_device

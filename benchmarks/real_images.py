@@ -13,8 +13,8 @@ from pathlib import Path
 from measure import Record, parser, spread, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
-from sapatchcore.data.samples import Dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.verify.evaluate import evaluate
 
 QUESTION = "Accuracy on real images: category × network (random weights) × attention × seed"

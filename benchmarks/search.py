@@ -17,7 +17,7 @@ import torch
 from measure import BACKBONE, Record, interleaved, parser, ratio, shown, spread, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
 from sapatchcore.memory.compact import CompactIndex
 from sapatchcore.memory.neighbours import NearestIndex

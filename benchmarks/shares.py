@@ -18,8 +18,8 @@ import torch
 from measure import Record, parser, spread, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
-from sapatchcore.data.samples import Dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.learning import kept_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose

@@ -24,10 +24,10 @@ import torch
 from measure import Record, parser, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.images import ImageSource
-from sapatchcore.data.samples import GOOD
 from sapatchcore.data.sources import Batch
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import SettingsError

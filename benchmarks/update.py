@@ -18,8 +18,8 @@ from measure import Record, parser, shown, spread, table
 from method import shortened
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
-from sapatchcore.data.samples import Dataset, Sample
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.score.threshold import possible_rate
 from sapatchcore.synth.write import find_scene, write_dataset
 from sapatchcore.verify.evaluate import evaluate

@@ -13,8 +13,8 @@ from measure import BACKBONE, Record, images_for, interleaved, parser, shown, sp
 
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_image
-from sapatchcore.data.samples import Dataset
 from sapatchcore.data.sources import Images
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.show.report import write_report
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate

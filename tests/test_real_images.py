@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.folders import open_dataset
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.verify.evaluate import evaluate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sapatchcore.data.folders import Dataset, open_dataset
 from sapatchcore.data.images import is_image, read_image, read_mask
 from sapatchcore.data.sources import Progress
+from sapatchcore.datasets.folders import Dataset, open_dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.device import choose_device
 from sapatchcore.errors import DataError

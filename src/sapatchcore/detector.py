@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.folders import training_images
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
+from sapatchcore.datasets.folders import training_images
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
 from sapatchcore.learning import grown, kept_of, look_back, shrunk

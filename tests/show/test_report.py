@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.data.folders import Dataset
-from sapatchcore.data.samples import Sample
+from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Sample
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.result import Result
 from sapatchcore.show import report, report_rows

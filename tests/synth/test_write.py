@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from test_cli import run
 
-from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.synth import screws, write
 from sapatchcore.synth.write import write_dataset

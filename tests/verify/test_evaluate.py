@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore.data.folders import open_dataset
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.result import Result
 from sapatchcore.verify.evaluate import evaluate_result
 from sapatchcore.verify.tables import Run, as_csv, as_json, as_markdown, as_text, evaluation_text, result_tables

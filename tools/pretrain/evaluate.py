@@ -17,8 +17,8 @@ from made_sets import made_sets
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sapatchcore.data.folders import open_dataset
 from sapatchcore.data.sources import read_batches
+from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank

@@ -136,7 +136,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
-    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.show.report import require_packages, write_report, write_rows
     from sapatchcore.show.report_rows import explained
     from sapatchcore.verify.evaluate import evaluate
@@ -190,7 +190,7 @@ def gif(
     quiet: Quiet = False,
 ) -> None:
     """Cycle through test images: image, ground truth, anomaly map, overlay and verdict."""
-    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.errors import DataError
     from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
 

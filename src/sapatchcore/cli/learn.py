@@ -90,10 +90,10 @@ def _fitted(
     data: str, layout: str, calibrate: str | None, options: dict[str, Any], progress: Progress | None
 ) -> SAPatchCore:
     """A detector that has learned what ``data`` holds."""
-    from sapatchcore.data.folders import training_images, validation_images
     from sapatchcore.data.images import all_images
     from sapatchcore.data.remote import is_address
     from sapatchcore.data.sources import as_sources
+    from sapatchcore.datasets.folders import training_images, validation_images
     from sapatchcore.detector import SAPatchCore
 
     detector = SAPatchCore(**options)

@@ -17,7 +17,7 @@ from sapatchcore.errors import SettingsError
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
-    from sapatchcore.data.samples import Dataset
+    from sapatchcore.datasets.samples import Dataset
     from sapatchcore.show.trackers import Tracker
     from sapatchcore.verify.evaluate import Evaluation
     from sapatchcore.verify.tables import Run
@@ -39,7 +39,7 @@ def evaluate(
     options: dict[str, Any],
 ) -> None:
     """Fit on a category's good images, score its test images, print and save all figures."""
-    from sapatchcore.data.folders import open_dataset
+    from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.detector import SAPatchCore
     from sapatchcore.show.trackers import tracked
     from sapatchcore.verify.benchmark import fit_on

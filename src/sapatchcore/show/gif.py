@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sapatchcore.data.folders import Dataset
 from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.datasets.folders import Dataset
 from sapatchcore.errors import DataError
 from sapatchcore.replace import replacing
 from sapatchcore.result import Result

@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.data.folders import Dataset
 from sapatchcore.data.images import read_image
 from sapatchcore.data.sources import Progress
+from sapatchcore.datasets.folders import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.score.calibration import LEFT_OUT
 from sapatchcore.score.explain import Explanation

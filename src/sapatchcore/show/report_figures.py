@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sapatchcore.data.folders import Dataset
-from sapatchcore.data.samples import GOOD
+from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import MetricError
 from sapatchcore.score.calibration import LEFT_OUT

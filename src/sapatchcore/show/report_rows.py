@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sapatchcore.data.folders import Dataset
 from sapatchcore.data.sources import Progress
+from sapatchcore.datasets.folders import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.result import Result
 from sapatchcore.score.explain import Cause, Explanation

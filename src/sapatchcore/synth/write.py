@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.samples import GOOD, GROUND_TRUTH, TEST, TRAIN
+from sapatchcore.datasets.samples import GOOD, GROUND_TRUTH, TEST, TRAIN
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 
 SCENES = ("screws", "kits")

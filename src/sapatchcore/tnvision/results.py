@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sapatchcore.data.samples import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.errors import SAPatchCoreError
 from sapatchcore.show.trackers import tracked
 from sapatchcore.tnvision.config import Config

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sapatchcore.data.folders import open_dataset
-from sapatchcore.data.samples import LAYOUT_FOLDERS, Dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import LAYOUT_FOLDERS, Dataset
 from sapatchcore.deploy.export import export_model, kind_of, require_packages
 from sapatchcore.deploy.exporting.onnx_file import LOWEST_OPSET, check_opset
 from sapatchcore.deploy.runtime import open_exported

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sapatchcore.data.folders import Dataset, find_categories, open_dataset
 from sapatchcore.data.sources import Progress
+from sapatchcore.datasets.folders import Dataset, find_categories, open_dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 from sapatchcore.settings import Settings

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.folders import Dataset, Sample, read_regions
 from sapatchcore.data.images import read_mask
 from sapatchcore.data.sources import Progress
+from sapatchcore.datasets.folders import Dataset, Sample, read_regions
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result

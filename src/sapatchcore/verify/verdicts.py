@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sapatchcore.data.samples import GOOD
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.result import Result
 
 FROM_GOOD = "good images alone"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from sapatchcore.data.samples import GOOD, TEST, TRAIN, Dataset, Sample, named_folder
+from sapatchcore.datasets.samples import GOOD, TEST, TRAIN, Dataset, Sample, named_folder
 from sapatchcore.errors import DataError
 
 VISA_NORMAL, VISA_MASKS = "Data/Images/Normal", "Data/Masks/Anomaly"

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sapatchcore.data.folders import LAYOUTS, Dataset, find_categories, open_dataset, training_images, validation_images
+from sapatchcore.datasets.folders import (
+    LAYOUTS,
+    Dataset,
+    find_categories,
+    open_dataset,
+    training_images,
+    validation_images,
+)
 from sapatchcore.errors import DataError, SettingsError
 
 WriteTree = Callable[[Path, str], Path]

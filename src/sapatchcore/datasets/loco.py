@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.data.images import read_mask_values
-from sapatchcore.data.samples import Dataset, Sample, Saturation
+from sapatchcore.datasets.samples import Dataset, Sample, Saturation
 from sapatchcore.errors import DataError
 
 CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sapatchcore.data.images import is_image, list_images
-from sapatchcore.data.regions import read_saturation
-from sapatchcore.data.samples import (
+from sapatchcore.datasets.loco import read_saturation
+from sapatchcore.datasets.samples import (
     GOOD,
     GROUND_TRUTH,
     TEST,
@@ -25,7 +25,7 @@ from sapatchcore.data.samples import (
     Sample,
     named_folder,
 )
-from sapatchcore.data.visa import VISA_NORMAL
+from sapatchcore.datasets.visa import VISA_NORMAL
 from sapatchcore.errors import DataError
 
 LOCO_CONFIG = "defects_config.json"

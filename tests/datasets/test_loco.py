@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore.data.folders import Dataset, Saturation, open_dataset, read_regions
+from sapatchcore.datasets.folders import Dataset, Saturation, open_dataset, read_regions
 from sapatchcore.errors import DataError
 
 CONFIG = [

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sapatchcore.data import layouts
 from sapatchcore.data.images import is_image, list_images
-from sapatchcore.data.layouts import sub_folders, train_folder
-from sapatchcore.data.regions import read_regions
-from sapatchcore.data.samples import (
+from sapatchcore.datasets import layouts
+from sapatchcore.datasets.layouts import sub_folders, train_folder
+from sapatchcore.datasets.loco import read_regions
+from sapatchcore.datasets.samples import (
     GOOD,
     LAYOUT_FOLDERS,
     LAYOUTS,
@@ -23,7 +23,7 @@ from sapatchcore.data.samples import (
     Saturation,
     named_folder,
 )
-from sapatchcore.data.visa import read_visa
+from sapatchcore.datasets.visa import read_visa
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 
 __all__ = [
