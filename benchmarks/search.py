@@ -18,9 +18,9 @@ from measure import BACKBONE, Record, interleaved, parser, ratio, shown, spread,
 
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
-from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
-from sapatchcore.memory.compact import CompactIndex
-from sapatchcore.memory.neighbours import NearestIndex
+from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
+from sapatchcore.memory.search.exact import NearestIndex
+from sapatchcore.memory.search.quantised import CompactIndex
 from sapatchcore.verify.metrics import auroc
 
 QUESTION = (

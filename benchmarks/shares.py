@@ -23,8 +23,8 @@ from sapatchcore.datasets.samples import Dataset
 from sapatchcore.learning import kept_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
-from sapatchcore.memory.neighbours import NearestIndex
-from sapatchcore.memory.rounds import Candidates, Centres, Choice, Frontier
+from sapatchcore.memory.distributed import Candidates, Centres, Choice, Frontier
+from sapatchcore.memory.search.exact import NearestIndex
 from sapatchcore.memory.spill import Spill
 from sapatchcore.memory.training import TrainingImage
 from sapatchcore.pipeline import Pipeline

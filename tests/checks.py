@@ -21,8 +21,9 @@ from scipy.spatial.distance import cdist
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, growth, neighbours, projection
+from sapatchcore.memory import coreset, growth, projection
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.search import exact
 from sapatchcore.memory.training import TrainingImage
 from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
 from sapatchcore.score.calibration import LEFT_OUT, Calibration
@@ -76,7 +77,7 @@ def check_coreset(x: torch.Tensor, count: int, seed: int, *, same_radius: bool =
 
 def check_nearest(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
     """The k smallest of all distances, nearest first, and rows that have these distances."""
-    distances, indices = neighbours.nearest(queries, bank, k)
+    distances, indices = exact.nearest(queries, bank, k)
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
     expected = np.sort(everything, axis=1)[:, :k]
     assert distances.shape == indices.shape == (len(queries), k)
@@ -88,7 +89,7 @@ def check_nearest(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
 
 def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
     """NearestIndex names a row whose distance is the smallest."""
-    found = neighbours.NearestIndex(bank).nearest(queries).numpy()
+    found = exact.NearestIndex(bank).nearest(queries).numpy()
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
     assert found.shape == (len(queries),)
     _same_distances(everything[np.arange(len(queries)), found], everything.min(axis=1), queries, bank)
@@ -98,7 +99,7 @@ def check_nearest_barred(
     queries: torch.Tensor, bank: torch.Tensor, k: int, barred: torch.Tensor, groups: torch.Tensor
 ) -> None:
     """``check_nearest`` with the rows of each query's barred group infinitely far."""
-    distances, indices = neighbours.nearest(queries, bank, k, barred, groups)
+    distances, indices = exact.nearest(queries, bank, k, barred, groups)
     everything = _without(queries, bank, barred, groups)
     assert distances.shape == indices.shape == (len(queries), k)
     assert not (groups[indices] == barred[:, None]).any(), "a barred row counts"
@@ -111,7 +112,7 @@ def check_nearest_barred(
 
 def check_index_barred(queries: torch.Tensor, bank: torch.Tensor, barred: torch.Tensor, groups: torch.Tensor) -> None:
     """``check_index`` with the rows of each query's barred group infinitely far."""
-    found = neighbours.NearestIndex(bank, groups).nearest(queries, barred)
+    found = exact.NearestIndex(bank, groups).nearest(queries, barred)
     everything = _without(queries, bank, barred, groups)
     assert found.shape == (len(queries),)
     assert not (groups[found] == barred).any(), "a barred row counts"

@@ -18,8 +18,9 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import boxes, coreset, growth, neighbours
+from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
+from sapatchcore.memory.search import boxes, exact
 from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
 from sapatchcore.verify import metrics
 
@@ -212,19 +213,19 @@ def far_centres_skipped_too_early(patch: Patch) -> None:
 
 
 def k_off_by_one(patch: Patch) -> None:
-    right = neighbours._nearest
-    patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k, *barred: right(q, bank, mean, k + 1, *barred)[:, 1:])
+    right = exact._nearest
+    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *barred: right(q, bank, mean, k + 1, *barred)[:, 1:])
 
 
 def squared_for_plain_distance(patch: Patch) -> None:
-    right = neighbours._distances
-    patch.setattr(neighbours, "_distances", lambda *given: right(*given).square())
+    right = exact._distances
+    patch.setattr(exact, "_distances", lambda *given: right(*given).square())
 
 
 def block_offset_forgotten(patch: Patch) -> None:
-    patch.setattr(neighbours, "BLOCK", 30)
-    right = neighbours._nearest
-    patch.setattr(neighbours, "_nearest", lambda *given: right(*given) % 30)
+    patch.setattr(exact, "BLOCK", 30)
+    right = exact._nearest
+    patch.setattr(exact, "_nearest", lambda *given: right(*given) % 30)
 
 
 def blocks_left_out_too_early(patch: Patch) -> None:
@@ -256,7 +257,7 @@ def neighbourhood_of_the_patch_itself(patch: Patch) -> None:
     """TNVision's form: the k rows nearest to the patch instead of to its match."""
 
     def wrong(self: Bank, patch: torch.Tensor, row: torch.Tensor, k: int, *_: Any) -> torch.Tensor:  # noqa: ARG001
-        return neighbours.nearest(patch, self.rows, k)[0]
+        return exact.nearest(patch, self.rows, k)[0]
 
     patch.setattr(Bank, "around", wrong)
 
@@ -313,28 +314,28 @@ def next_image_left_out(patch: Patch) -> None:
 
 def barred_rows_forgotten(patch: Patch) -> None:
     """The groups do not come along to the search."""
-    right, compare = neighbours._nearest, neighbours.NearestIndex._compare
-    patch.setattr(neighbours, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
+    right, compare = exact._nearest, exact.NearestIndex._compare
+    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
 
-    def wrong(self: neighbours.NearestIndex, asked: Any, *given: Any) -> None:
+    def wrong(self: exact.NearestIndex, asked: Any, *given: Any) -> None:
         asked.barred = None
         compare(self, asked, *given)
 
-    patch.setattr(neighbours.NearestIndex, "_compare", wrong)
+    patch.setattr(exact.NearestIndex, "_compare", wrong)
 
 
 def barred_groups_in_the_blocks_order(patch: Patch) -> None:
     """The index's blocks have an order of their own, the groups the bank's."""
-    right = neighbours.NearestIndex._compare
+    right = exact.NearestIndex._compare
 
-    def wrong(self: neighbours.NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
+    def wrong(self: exact.NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
         groups, rows = self._groups, self._leaves[leaf]
         self._groups = groups.clone()
         self._groups[rows] = groups[: len(rows)]
         right(self, asked, leaf, chosen)
         self._groups = groups
 
-    patch.setattr(neighbours.NearestIndex, "_compare", wrong)
+    patch.setattr(exact.NearestIndex, "_compare", wrong)
 
 
 def threshold_one_further_down(patch: Patch) -> None:

@@ -17,7 +17,7 @@ from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.growth import Growth, without_image
-from sapatchcore.memory.neighbours import nearest
+from sapatchcore.memory.search.exact import nearest
 from sapatchcore.memory.spill import Spill
 from sapatchcore.memory.training import TrainingImage
 from sapatchcore.pipeline import Pipeline

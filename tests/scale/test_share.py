@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sapatchcore.memory.rounds import Choice, Frontier
+from sapatchcore.memory.distributed import Choice, Frontier
 from sapatchcore.memory.spill import GrowingRows
 from sapatchcore.scale.share import Share
 

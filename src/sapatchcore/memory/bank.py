@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from sapatchcore.embed.patches import Patches
-from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
-from sapatchcore.memory.boxes import LEAF
-from sapatchcore.memory.compact import CompactIndex
-from sapatchcore.memory.neighbours import NearestIndex, nearest
+from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
+from sapatchcore.memory.search.boxes import LEAF
+from sapatchcore.memory.search.exact import NearestIndex, nearest
+from sapatchcore.memory.search.quantised import CompactIndex
 from sapatchcore.memory.training import TrainingImage
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the

@@ -15,8 +15,8 @@ import torch
 from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.neighbours import nearest
 from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.search.exact import nearest
 from sapatchcore.memory.training import TrainingImage, pictured
 
 

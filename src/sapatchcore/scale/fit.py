@@ -1,6 +1,6 @@
 """Fit over many machines: each worker keeps its share of the images, and only candidates for the memory bank travel.
 
-The coreset is the one that a single machine would choose (memory/rounds.py), and so is the model file.
+The coreset is the one that a single machine would choose (memory/distributed.py), and so is the model file.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _Run:
         return facts
 
     def _choose(self, count: int, per_image: int) -> list[Any]:
-        """References to the rounds of centres, by memory/rounds.py."""
+        """References to the rounds of centres, by memory/distributed.py."""
         import ray
 
         share, row = ray.get(self.steward.call.remote("first", count, per_image))

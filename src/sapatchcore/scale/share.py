@@ -18,7 +18,7 @@ import torch
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.learning import kept_of, look_back
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.rounds import Candidates, Centres, Frontier
+from sapatchcore.memory.distributed import Candidates, Centres, Frontier
 from sapatchcore.memory.spill import GrowingRows, Spill
 from sapatchcore.memory.training import TrainingImage, TrainingImages
 from sapatchcore.pipeline import Pipeline

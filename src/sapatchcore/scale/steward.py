@@ -18,7 +18,7 @@ import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.rounds import Candidates, Centres, Choice
+from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.spill import mapped
 from sapatchcore.memory.store import write_model
 from sapatchcore.memory.training import TrainingImages

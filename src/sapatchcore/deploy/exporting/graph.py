@@ -1,6 +1,6 @@
 """Steps 1 to 9 as one plain graph, from the raw image, without loops or branches over values: what an exported file holds.
 
-We differ from memory/neighbours.py in the order of the work alone: every row of the bank is compared, in slices of fixed size,
+We differ from memory/search/exact.py in the order of the work alone: every row of the bank is compared, in slices of fixed size,
 so that the memory for an image is bounded. A patch's squared distance to a row is that of its local part and that of its
 context, and many patches share one context: the products are taken apart, the context's once for each cell of the coarse grid.
 """

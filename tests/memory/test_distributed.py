@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracle import k_center, radius
 
-from sapatchcore.memory.rounds import Choice, Frontier
+from sapatchcore.memory.distributed import Choice, Frontier
 
 KINDS = ("isotropic", "clustered", "far from the origin", "duplicates", "one dimension")
 

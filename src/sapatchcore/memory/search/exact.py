@@ -2,7 +2,7 @@
 
 :func:`nearest` compares every query with every row, a block of the bank at a time, never storing the whole matrix.
 :class:`NearestIndex` gives the same single nearest row and leaves most comparisons out. Rows of the bank that lie close
-together form a block with a box around them (``memory/boxes.py``): a block whose box is farther away than the nearest row
+together form a block with a box around them (``memory/search/boxes.py``): a block whose box is farther away than the nearest row
 found so far cannot hold a nearer one.
 
 Both can leave rows out by their *group*, so that a training image is compared with the bank without its own patches.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from sapatchcore.errors import SettingsError
-from sapatchcore.memory.boxes import LEAF, Boxes, axes_of, flatten, leaves_of, places_of
+from sapatchcore.memory.search.boxes import LEAF, Boxes, axes_of, flatten, leaves_of, places_of
 
 MOST_NEIGHBOURS = 9
 BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``

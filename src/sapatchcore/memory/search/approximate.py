@@ -1,6 +1,6 @@
 """Approximate search of a very large bank with FAISS: an inverted file over the bank's first principal axes.
 
-Rows are known by their coordinates along ``AXES`` axes and the length of what these leave out (``memory/boxes.py``), 260 bytes
+Rows are known by their coordinates along ``AXES`` axes and the length of what these leave out (``boxes.py``), 260 bytes
 each. FAISS sorts them into lists, looks through the ``PROBES`` lists nearest to a query, and names ``CANDIDATES`` rows; of
 these the nearest by its float32 numbers is taken. It may be another than the nearest of all: then the distance is larger than
 the exact one, never smaller.
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from sapatchcore.errors import MissingPackageError, install
-from sapatchcore.memory.boxes import axes_of, flatten
-from sapatchcore.memory.compact import CompactIndex
+from sapatchcore.memory.search.boxes import axes_of, flatten
+from sapatchcore.memory.search.quantised import CompactIndex
 
 AXES = 64
 PROBES = 32  # lists that are looked through for a query

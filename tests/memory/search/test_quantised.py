@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import DataError, SAPatchCore, SettingsError
-from sapatchcore.memory import boxes, compact, shortened
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.compact import CompactIndex
-from sapatchcore.memory.neighbours import NearestIndex
-from sapatchcore.memory.shortened import Shortened
+from sapatchcore.memory.search import boxes, quantised, shortened
+from sapatchcore.memory.search.exact import NearestIndex
+from sapatchcore.memory.search.quantised import CompactIndex
+from sapatchcore.memory.search.shortened import Shortened
 from sapatchcore.memory.store import read_model, write_model
 
 FORMATS = ["float16", "int8"]
@@ -106,7 +106,7 @@ def test_constants_of_the_search_do_not_show(kind: str, monkeypatch: pytest.Monk
     queries = queries_of(bank, "near")
     expected = CompactIndex(bank, kind).nearest(queries)
     for name, value in {"QUERIES": 7, "FAN": 3, "MIDDLES": 2, "TOGETHER": 5, "PAIRS": 3, "OPEN": 0}.items():
-        monkeypatch.setattr(boxes if name in ("FAN", "MIDDLES") else compact, name, value)
+        monkeypatch.setattr(boxes if name in ("FAN", "MIDDLES") else quantised, name, value)
         assert torch.equal(CompactIndex(bank, kind).nearest(queries), expected), name
 
 
@@ -123,12 +123,12 @@ def test_duplicates_wait_one_by_one(kind: str, monkeypatch: pytest.MonkeyPatch) 
     bank = bank_of("random", 3, 24)[torch.arange(3000) % 3]
     queries = torch.cat((bank[:3], bank[:3] + 0.1, bank_of("random", 20, 24, 5)))
     waited: list[int] = []
-    wait = compact._Asked.wait
+    wait = quantised._Asked.wait
     monkeypatch.setattr(
-        compact._Asked, "wait", lambda self, query, *rest: (waited.append(len(query)), wait(self, query, *rest))[1]
+        quantised._Asked, "wait", lambda self, query, *rest: (waited.append(len(query)), wait(self, query, *rest))[1]
     )
     check(CompactIndex(bank, kind).nearest(queries), queries, bank)
-    assert sum(waited) <= compact.OPEN * len(queries) * (3000 // 64 + 1)
+    assert sum(waited) <= quantised.OPEN * len(queries) * (3000 // 64 + 1)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import SettingsError
-from sapatchcore.memory import boxes, neighbours
-from sapatchcore.memory.neighbours import NearestIndex, nearest
+from sapatchcore.memory.search import boxes, exact
+from sapatchcore.memory.search.exact import NearestIndex, nearest
 
 # --- nearest -----------------------------------------------------------------------------------------------------------
 
@@ -38,8 +38,8 @@ def test_nearest_for_every_kind_of_bank(kind: str, where: str) -> None:
 @pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
 @pytest.mark.parametrize("at_a_time", [1, 7, 90])
 def test_blocks_do_not_show(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", block)
-    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    monkeypatch.setattr(exact, "BLOCK", block)
+    monkeypatch.setattr(exact, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
     checks.check_nearest(queries_of(bank, "near"), bank, 5)
 
@@ -79,7 +79,7 @@ def test_wrong_k(rows: int, k: int, most: int) -> None:
 )
 def test_nearest_for_any_shape(m: int, q: int, d: int, kind: str, block: int, seed: int, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "BLOCK", block)
+        patch.setattr(exact, "BLOCK", block)
         bank = bank_of(kind, m, max(d, 3), seed)
         queries = bank_of("random", q, max(d, 3), seed + 1)
         checks.check_nearest(queries, bank, data.draw(st.integers(1, min(9, m))))
@@ -124,7 +124,7 @@ def test_index_with_fewer_dimensions_than_axes(d: int) -> None:
 def test_index_takes_queries_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
     queries = queries_of(bank, "near")
-    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    monkeypatch.setattr(exact, "QUERIES", at_a_time)
     checks.check_index(queries, bank)
 
 
@@ -205,8 +205,8 @@ def test_nearest_without_a_group_for_every_kind_of_bank(kind: str, groups: str) 
 @pytest.mark.parametrize("at_a_time", [1, 7, 90])
 def test_blocks_do_not_show_without_a_group(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole blocks can be barred: the groups are runs of the bank."""
-    monkeypatch.setattr(neighbours, "BLOCK", block)
-    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    monkeypatch.setattr(exact, "BLOCK", block)
+    monkeypatch.setattr(exact, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
     checks.check_nearest_barred(queries_of(bank, "near"), bank, 5, torch.arange(90) % 4, torch.arange(200) // 50)
 
@@ -280,7 +280,7 @@ def test_a_whole_block_is_barred(many: int) -> None:
 @pytest.mark.parametrize("at_a_time", [1, 13, 90])
 def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
-    monkeypatch.setattr(neighbours, "QUERIES", at_a_time)
+    monkeypatch.setattr(exact, "QUERIES", at_a_time)
     checks.check_index_barred(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
 
 
@@ -307,14 +307,14 @@ def test_any_groups(
     barred = torch.from_numpy(rng.integers(0, count, len(queries)) ** 2)
     left = m - int(groups.bincount().max())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "BLOCK", block)
+        patch.setattr(exact, "BLOCK", block)
         checks.check_nearest_barred(queries, bank, data.draw(st.integers(1, min(9, left))), barred, groups)
     checks.check_index_barred(queries, bank, barred, groups)
 
 
 INDEX = """
 import resource, torch
-from sapatchcore.memory.neighbours import NearestIndex
+from sapatchcore.memory.search.exact import NearestIndex
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 bank = torch.empty(150_000, 512)
 for part in bank.split(1000):

@@ -4,7 +4,7 @@ How far a row b is from its short copy b̂ is known, |b − b̂| ≤ e, so that 
 lower bound exceeds the smallest upper bound cannot be the nearest; the few others are compared by their float32 numbers, which
 may stay in a mapped file.
 
-Boxes (``memory/boxes.py``) leave most rows out beforehand: first those around blocks of leaves, then those around the
+Boxes (``memory/search/boxes.py``) leave most rows out beforehand: first those around blocks of leaves, then those around the
 leaves, so that the bounds of a million rows take little memory.
 """
 
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import torch
 
-from sapatchcore.memory.boxes import Boxes, axes_of, flatten, leaves_of, places_of
-from sapatchcore.memory.neighbours import MOST
-from sapatchcore.memory.shortened import Kind, Shortened
+from sapatchcore.memory.search.boxes import Boxes, axes_of, flatten, leaves_of, places_of
+from sapatchcore.memory.search.exact import MOST
+from sapatchcore.memory.search.shortened import Kind, Shortened
 
 QUERIES = 4096  # queries at a time
 TOGETHER = 2048  # pairs of a query and a row that are compared in float32 at a time

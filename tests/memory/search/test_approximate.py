@@ -14,10 +14,10 @@ import torch
 from banks import bank_of, queries_of
 
 from sapatchcore import MissingPackageError, SAPatchCore
-from sapatchcore.memory import approximate
-from sapatchcore.memory.approximate import FEWEST, ApproximateIndex
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.neighbours import NearestIndex
+from sapatchcore.memory.search import approximate
+from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
+from sapatchcore.memory.search.exact import NearestIndex
 
 try:
     import faiss  # noqa: F401
