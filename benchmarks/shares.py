@@ -20,7 +20,7 @@ from measure import Record, parser, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
-from sapatchcore.learning import kept_of
+from sapatchcore.learning.images import kept_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.distributed import Candidates, Centres, Choice, Frontier

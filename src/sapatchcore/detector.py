@@ -19,13 +19,13 @@ from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
-from sapatchcore.learning import grown, kept_of, look_back, shrunk
+from sapatchcore.learning.images import grown, kept_of, look_back, shrunk
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.search.approximate import require_faiss
 from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.store import read_model, write_model
 from sapatchcore.memory.training import TrainingImage, pictured
+from sapatchcore.model_file import read_model, write_model
 from sapatchcore.pipeline import Pipeline, Scored
 from sapatchcore.result import Result
 from sapatchcore.saved import restored, stored_settings, to_stored

@@ -17,8 +17,8 @@ from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import ModelFileError
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.store import Stored
 from sapatchcore.memory.training import TrainingImages
+from sapatchcore.model_file import Stored
 from sapatchcore.score.calibration import ARRAYS, LEFT_OUT, Calibration
 from sapatchcore.settings import Settings
 

@@ -25,7 +25,7 @@ from damage import KINDS, damaged
 from sapatchcore import ModelFileError, SAPatchCore
 from sapatchcore.deploy.export import export_model
 from sapatchcore.deploy.runtime import open_exported
-from sapatchcore.memory.store import Stored, read_model
+from sapatchcore.model_file import Stored, read_model
 
 COUNT = 500
 

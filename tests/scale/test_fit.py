@@ -16,7 +16,7 @@ from conftest import SMALL
 
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError
-from sapatchcore.memory.store import read_model
+from sapatchcore.model_file import read_model
 from sapatchcore.scale.fit import fit
 
 OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}

@@ -208,7 +208,7 @@ Pairs = list[tuple[Floats, Floats]]  # calibration scores and those of other goo
 def splits() -> dict[str, Pairs]:
     """The detector's own fit and calibrate on 200 random splits: "calibration, threshold" → what it scored."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sapatchcore.learning.thumbnail", lambda _: b"")  # nobody looks at them, 40,000 times
+        patch.setattr("sapatchcore.learning.images.thumbnail", lambda _: b"")  # nobody looks at them, 40,000 times
         return split_again()  # the patch ends here: other fixtures, made later, are to have their pictures
 
 

@@ -27,9 +27,9 @@ from recipes import RECIPES, Recipe
 from safetensors.torch import save_file
 from torch import nn
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD
 from sapatchcore.errors import DataError
-from sapatchcore.replace import replacing
 
 AVERAGE = 0.998  # of the weights, a step
 
@@ -151,7 +151,7 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 
 def _replace(path: Path, content: object) -> None:
-    with replacing(path, DataError, lambda error: f"{path} cannot be written: {error.strerror}.") as part:
+    with atomic_write(path, DataError, lambda error: f"{path} cannot be written: {error.strerror}.") as part:
         torch.save(content, part)
 
 

@@ -13,8 +13,8 @@ from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, 
 from sapatchcore.cli.many import Ray, Shares, require_ray
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
-from sapatchcore.deploy.opened import load_model
 from sapatchcore.errors import SettingsError
+from sapatchcore.open_model import load_model
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _changed(
     quiet: bool,
 ) -> tuple[int, dict[str, Any]]:
     """Load, change and write a model, its weights inside where they were: the bank's rows before, and the facts after."""
-    from sapatchcore.memory.store import has_weights
+    from sapatchcore.model_file import has_weights
 
     target = output or model
     _require_folder(target)

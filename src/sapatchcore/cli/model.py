@@ -10,7 +10,7 @@ import typer
 
 from sapatchcore.cli.common import AnyModel, Json, Model, Quiet, warn
 from sapatchcore.cli.progress import progress_bars
-from sapatchcore.deploy.opened import load_model
+from sapatchcore.open_model import load_model
 
 
 def info(
@@ -25,7 +25,7 @@ def info(
 
         facts = describe_exported(model)
     else:
-        from sapatchcore.memory.store import describe, read_model
+        from sapatchcore.model_file import describe, read_model
 
         facts = describe(model, read_model(model))
     if json_output:

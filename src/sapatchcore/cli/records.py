@@ -19,8 +19,8 @@ from sapatchcore.cli.common import (
     promised_rate,
     warn,
 )
-from sapatchcore.deploy.opened import open_model
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, install
+from sapatchcore.open_model import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.deploy.exporting import onnx_file, openvino_file
 from sapatchcore.deploy.exporting.check import Check, check_images
@@ -29,7 +30,6 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
-from sapatchcore.replace import replacing
 from sapatchcore.score.calibration import Calibration
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -194,5 +194,5 @@ def _write(file: Path, kind: str, model: Any, facts: dict[str, Any]) -> None:
         openvino_file.write_both(file, *openvino_file.sealed_openvino(model, facts))
         return
     content = onnx_file.sealed_onnx(model, facts)
-    with replacing(file, ModelFileError, sentence, durable=True) as part:
+    with atomic_write(file, ModelFileError, sentence, durable=True) as part:
         part.write_bytes(content)

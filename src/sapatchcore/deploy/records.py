@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import func, insert, select, update
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.deploy.recording import files, marks, retention
 from sapatchcore.deploy.recording.database import Database
 from sapatchcore.deploy.recording.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
@@ -20,7 +21,6 @@ from sapatchcore.deploy.recording.retention import Pruned
 from sapatchcore.deploy.recording.rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
 from sapatchcore.deploy.recording.tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
 from sapatchcore.errors import DataError, RecordsError, SettingsError, did_you_mean
-from sapatchcore.replace import replacing
 
 __all__ = ["Filter", "NewRecord", "Pruned", "Record", "Records", "WatchError", "Watched"]
 
@@ -239,7 +239,7 @@ class Records:
         def sentence(error: OSError) -> str:
             return f"{path} cannot be written: {error.strerror or error}. Name another file."
 
-        with replacing(path, RecordsError, sentence) as part, part.open("wb") as file:
+        with atomic_write(path, RecordsError, sentence) as part, part.open("wb") as file:
             return write(file, found)
 
 

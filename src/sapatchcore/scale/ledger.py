@@ -12,8 +12,8 @@ from typing import Any
 
 from sapatchcore import __version__
 from sapatchcore.deploy.facts import files_of
-from sapatchcore.deploy.opened import open_model
 from sapatchcore.errors import ModelFileError
+from sapatchcore.open_model import open_model
 from sapatchcore.scale.parts import ERRORS, SCORES, claim, file_of, finished, read_table
 from sapatchcore.scale.places import Place
 from sapatchcore.scale.scorer import Work

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.data.remote import filesystem, is_address, reason
 from sapatchcore.errors import DataError
-from sapatchcore.replace import replacing
 
 
 class Place:
@@ -32,7 +32,7 @@ class Place:
         """Write a file, in place of one of before. Raises DataError where it cannot be written; then that is as it was."""
         if not is_address(self.folder):
             path = Path(self.folder) / name
-            with replacing(path, DataError, lambda error: _refused(str(path), error), make_folder=True) as part:
+            with atomic_write(path, DataError, lambda error: _refused(str(path), error), make_folder=True) as part:
                 part.write_bytes(content)
             return
         try:  # storage behind an address shows an object when all of it is there

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from sapatchcore.data.images import load_ahead, read_image
 from sapatchcore.data.sources import groups
-from sapatchcore.deploy.opened import open_model
 from sapatchcore.errors import DataError, SAPatchCoreError
+from sapatchcore.open_model import open_model
 from sapatchcore.result import Result
 from sapatchcore.scale.parts import (
     ERROR_COLUMNS,
@@ -38,7 +38,7 @@ _TOGETHER = 32  # images that are decoded before they are scored: their own size
 class Work:
     """What every worker is told.
 
-    model: its files by name, the one to open first. options: of deploy/opened.py's ``open_model``. output, maps: folders or
+    model: its files by name, the one to open first. options: of open_model.py's ``open_model``. output, maps: folders or
     addresses; maps None for none. map_format: tiff or npy. folder: where relative paths start. threads: processors to compute
     with. rate: the promised false-reject rate, None where the model is not calibrated. facts: what each table says of itself.
     """

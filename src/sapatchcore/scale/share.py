@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
-from sapatchcore.learning import kept_of, look_back
+from sapatchcore.learning.images import kept_of, look_back
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Frontier
 from sapatchcore.memory.spill import GrowingRows, Spill

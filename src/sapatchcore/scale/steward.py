@@ -20,8 +20,8 @@ from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.spill import mapped
-from sapatchcore.memory.store import write_model
 from sapatchcore.memory.training import TrainingImages
+from sapatchcore.model_file import write_model
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.saved import to_stored
 from sapatchcore.scale.share import Broadcast, Kept, Known, Task

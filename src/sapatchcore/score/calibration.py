@@ -8,7 +8,7 @@ then is conformal prediction's own.
 
 When the bank changes, images are scored anew where their files are at hand. Where not: if images were added, distances can
 only have shrunk, so kept scores are upper bounds (a "reweighted" one counts without its weight then). If an image was
-forgotten, they can have grown, and are raised from the patch scores, which are kept for this (``learning.py``).
+forgotten, they can have grown, and are raised from the patch scores, which are kept for this (``learning/images.py``).
 """
 
 from __future__ import annotations

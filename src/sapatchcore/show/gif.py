@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.data.images import read_image, read_mask
 from sapatchcore.datasets.folders import Dataset
 from sapatchcore.errors import DataError
-from sapatchcore.replace import replacing
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
 from sapatchcore.show.colours import INK, PAPER, UInt8Array, colours
@@ -138,7 +138,7 @@ def write_gif(
     def sentence(error: OSError) -> str:
         return f"{path} cannot be written: {error.strerror or error}. Free space, or name another file for the GIF."
 
-    with replacing(path, DataError, sentence, make_folder=True) as part:
+    with atomic_write(path, DataError, sentence, make_folder=True) as part:
         part.write_bytes(data)
     return GifFacts(len(kept), len(small) - len(kept), len(data), width)
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
-from sapatchcore.replace import replacing
 from sapatchcore.result import Result
 
 FORMATS = ("png", "tiff", "npy")
@@ -56,7 +56,7 @@ def _write_map(file: Path, values: npt.NDArray[np.float32], name: str, scale: fl
             "written before it stay."
         )
 
-    with replacing(file, DataError, sentence, make_folder=True) as part:
+    with atomic_write(file, DataError, sentence, make_folder=True) as part:
         part.write_bytes(map_file(values, name, scale))
 
 

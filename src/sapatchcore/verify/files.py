@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import DataError
-from sapatchcore.replace import replacing
 
 _ADVICE = "Name another file with --output."
 
@@ -21,7 +21,7 @@ def write_bytes(path: Path, content: bytes, advice: str = _ADVICE) -> None:
     def sentence(error: OSError) -> str:
         return f"{path} cannot be written: {error.strerror}. {advice}"
 
-    with replacing(path, DataError, sentence, make_folder=True) as part:
+    with atomic_write(path, DataError, sentence, make_folder=True) as part:
         part.write_bytes(content)
 
 

@@ -21,7 +21,7 @@ from sapatchcore.memory.search import boxes, quantised, shortened
 from sapatchcore.memory.search.exact import NearestIndex
 from sapatchcore.memory.search.quantised import CompactIndex
 from sapatchcore.memory.search.shortened import Shortened
-from sapatchcore.memory.store import read_model, write_model
+from sapatchcore.model_file import read_model, write_model
 
 FORMATS = ["float16", "int8"]
 WHERE = ["in the bank", "near", "elsewhere", "far away"]

@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import SettingsError
-from sapatchcore.replace import replacing
 
 log = logging.getLogger("sapatchcore.server")
 Role = Literal["inspect", "feedback", "admin"]  # each may do what those before it may
@@ -111,7 +111,7 @@ def make_token(name: str, role: str, path: Path) -> str:
     entries.append(_Entry(name, role, hashlib.sha256(token.encode()).hexdigest()))
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
     text = yaml.safe_dump([asdict(entry) for entry in entries], sort_keys=False)
-    with replacing(path, SettingsError, lambda error: f"{path} cannot be written: {error}.", durable=True) as part:
+    with atomic_write(path, SettingsError, lambda error: f"{path} cannot be written: {error}.", durable=True) as part:
         part.write_text(text, encoding="utf-8")
     path.chmod(mode)
     return token

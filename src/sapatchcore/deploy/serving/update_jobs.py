@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sapatchcore.atomic import keep_renamed
 from sapatchcore.data.pixels import UInt8Array, rgb_from_bytes
 from sapatchcore.deploy.recording.record import GOOD, Filter, Record
 from sapatchcore.deploy.records import Records
@@ -28,7 +29,6 @@ from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.deploy.serving.served import Served, file_hash
 from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.errors import DataError
-from sapatchcore.replace import keep_renamed
 from sapatchcore.result import Result
 
 CHECKED = 200  # kept images that a preview scores again, the newest
@@ -102,7 +102,7 @@ class UpdateJobs:
 
     def _preview(self, model: Served, numbers: Sequence[int]) -> Preview:
         from sapatchcore.detector import SAPatchCore
-        from sapatchcore.memory.store import has_weights
+        from sapatchcore.model_file import has_weights
 
         self._expire()
         chosen = [self._learnable(model, number) for number in dict.fromkeys(numbers)]

@@ -16,9 +16,8 @@ import safetensors.torch
 import timm
 import torch
 
-from sapatchcore import ModelFileError, NotFittedError, SAPatchCore, SettingsError
-from sapatchcore.memory import store
-from sapatchcore.memory.store import FORMAT, Stored, describe, has_weights, read_model, write_model
+from sapatchcore import ModelFileError, NotFittedError, SAPatchCore, SettingsError, model_file
+from sapatchcore.model_file import FORMAT, Stored, describe, has_weights, read_model, write_model
 from sapatchcore.score.calibration import Calibration
 
 
@@ -268,7 +267,7 @@ def test_interrupted_save_leaves_the_old_file(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    target = {"save_file": store.safetensors.torch, "fsync": os, "replace": Path}[step]
+    target = {"save_file": model_file.safetensors.torch, "fsync": os, "replace": Path}[step]
     monkeypatch.setattr(target, step, fail)
     kind = ModelFileError if isinstance(error, OSError) else error
     with pytest.raises(kind) as caught:
@@ -285,7 +284,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from sapatchcore import ModelFileError
-from sapatchcore.memory.store import Stored, write_model
+from sapatchcore.model_file import Stored, write_model
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 big = Stored({}, torch.randn(1000, 1000), torch.arange(1000), torch.arange(1000), None)
 try:

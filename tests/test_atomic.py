@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from sapatchcore import SAPatchCore
+from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import DataError, ModelFileError
-from sapatchcore.replace import replacing
 from sapatchcore.show.maps import FORMATS, write_maps
 from sapatchcore.verify.files import write_bytes, write_json, write_text
 
@@ -51,7 +51,7 @@ def unchanged(target: Path) -> Iterator[None]:
 @pytest.mark.parametrize("durable", [False, True])
 def test_the_target_changes_at_the_end(target: Path, durable: bool) -> None:
     there = target.exists()
-    with replacing(target, DataError, sentence, durable=durable) as part:
+    with atomic_write(target, DataError, sentence, durable=durable) as part:
         assert part.parent == target.parent
         assert part.stat().st_size == 0
         part.write_text("after")
@@ -70,7 +70,7 @@ def test_durable_waits_for_the_disk(target: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "fsync", seen)
     for durable in (False, True):
-        with replacing(target, DataError, sentence, durable=durable) as part:
+        with atomic_write(target, DataError, sentence, durable=durable) as part:
             part.write_text("after")
     assert synced == ["5 bytes", "the folder"]
 
@@ -80,7 +80,7 @@ def test_durable_waits_for_the_disk(target: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_error_of_the_block_goes_on(target: Path, error: BaseException) -> None:
 
     def write() -> None:
-        with replacing(target, ModelFileError, sentence) as part:
+        with atomic_write(target, ModelFileError, sentence) as part:
             part.write_text("half of")
             raise error
 
@@ -99,7 +99,7 @@ def test_a_full_disk(target: Path, step: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[step], fail)
 
     def write() -> None:
-        with replacing(target, ModelFileError, sentence, durable=True) as part:
+        with atomic_write(target, ModelFileError, sentence, durable=True) as part:
             part.write_text("half of")
             if step == "block":
                 fail()
@@ -113,7 +113,7 @@ def test_a_failure_to_tidy_up_hides_nothing(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "unlink", fail)
-    with pytest.raises(DataError, match="No space left"), replacing(tmp_path / "x", DataError, sentence):
+    with pytest.raises(DataError, match="No space left"), atomic_write(tmp_path / "x", DataError, sentence):
         raise FULL
 
 
@@ -123,7 +123,7 @@ def test_a_failure_to_tidy_up_hides_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_mode_of_any_new_file(target: Path, umask: int, private: bool) -> None:
     before = os.umask(umask)
     try:
-        with replacing(target, DataError, sentence) as part:
+        with atomic_write(target, DataError, sentence) as part:
             if private:  # as safetensors writes
                 other = part.with_suffix(".other")
                 other.touch(mode=0o600)
@@ -135,7 +135,7 @@ def test_mode_of_any_new_file(target: Path, umask: int, private: bool) -> None:
 
 
 def test_two_writers_do_not_meet(target: Path) -> None:
-    with replacing(target, DataError, sentence) as one, replacing(target, DataError, sentence) as other:
+    with atomic_write(target, DataError, sentence) as one, atomic_write(target, DataError, sentence) as other:
         one.write_text("one")
         other.write_text("other")
     assert target.read_text() == "one"  # it ended last
@@ -148,10 +148,10 @@ def test_two_writers_do_not_meet(target: Path) -> None:
 def test_a_missing_folder_is_said_or_made(tmp_path: Path) -> None:
     path = tmp_path / "no" / "deeper" / "x"
     text = f"{path} cannot be written: No such file or directory. Choose a folder that exists and is yours."
-    with pytest.raises(ModelFileError) as caught, replacing(path, ModelFileError, sentence):
+    with pytest.raises(ModelFileError) as caught, atomic_write(path, ModelFileError, sentence):
         pytest.fail("the block must not run")
     assert str(caught.value) == text
-    with replacing(path, ModelFileError, sentence, make_folder=True) as part:
+    with atomic_write(path, ModelFileError, sentence, make_folder=True) as part:
         part.write_text("after")
     assert path.read_text() == "after"
 
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(DataError, match=r"^It is not written: Not a directory\.$"),
-        replacing(tmp_path / "file" / "folder" / "x", DataError, sentence, make_folder=True),
+        atomic_write(tmp_path / "file" / "folder" / "x", DataError, sentence, make_folder=True),
     ):
         pytest.fail("the block must not run")
 
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_target_that_is_a_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="It is not written"), replacing(Path(name), DataError, sentence) as part:
+    with pytest.raises(DataError, match="It is not written"), atomic_write(Path(name), DataError, sentence) as part:
         part.write_text("after")
     assert names(tmp_path) == ["folder"]
 

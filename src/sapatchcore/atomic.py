@@ -17,7 +17,7 @@ from sapatchcore.errors import SAPatchCoreError
 
 
 @contextlib.contextmanager
-def replacing(
+def atomic_write(
     path: Path,
     kind: type[SAPatchCoreError],
     sentence: Callable[[OSError], str],

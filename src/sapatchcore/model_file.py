@@ -22,9 +22,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from sapatchcore.atomic import atomic_write
 from sapatchcore.embed.weights import Weights, digest
 from sapatchcore.errors import ModelFileError
-from sapatchcore.replace import replacing
 
 FORMAT = 3
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
@@ -68,7 +68,7 @@ def write_model(path: Path, stored: Stored) -> None:
             "another folder."
         )
 
-    with replacing(path, ModelFileError, sentence, durable=True) as part:
+    with atomic_write(path, ModelFileError, sentence, durable=True) as part:
         try:
             safetensors.torch.save_file(tensors, part, metadata={_HEADER: text})
         except safetensors.SafetensorError as error:  # a full disk, among others
