@@ -13,9 +13,9 @@ from measure import BACKBONE, Record, parser, table
 
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
-from sapatchcore.deploy.export import export_model
-from sapatchcore.deploy.exporting.reduce import FORMATS
-from sapatchcore.deploy.runtime import open_exported
+from sapatchcore.export.export import export_model
+from sapatchcore.export.reduce import FORMATS
+from sapatchcore.export.runtime import open_exported
 from sapatchcore.result import Result
 from sapatchcore.verify.metrics import auroc
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.export import _graph, _on_cpu
-from sapatchcore.deploy.exporting import onnx_file
+from sapatchcore.export import onnx_file
+from sapatchcore.export.export import _graph, _on_cpu
 
 
 def program_of(detector: SAPatchCore) -> Any:

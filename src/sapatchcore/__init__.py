@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sapatchcore.errors import learn_needed
 
 if TYPE_CHECKING:
-    from sapatchcore.deploy.runtime import Exported, open_exported
     from sapatchcore.detector import SAPatchCore
     from sapatchcore.errors import (
         DataError,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         SettingsError,
         WeightsError,
     )
+    from sapatchcore.export.runtime import Exported, open_exported
     from sapatchcore.result import Result
     from sapatchcore.score.drift import Drift
     from sapatchcore.score.explain import Explanation

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sapatchcore.deploy.facts import is_exported
 from sapatchcore.errors import ModelFileError, SettingsError
+from sapatchcore.export.metadata import is_exported
 
 if TYPE_CHECKING:
-    from sapatchcore.deploy.runtime import Exported
     from sapatchcore.detector import SAPatchCore
+    from sapatchcore.export.runtime import Exported
 
 
 def load_model(model: Path, **options: str | int | None) -> SAPatchCore:
@@ -59,7 +59,7 @@ def open_model(
             weights=weights,
             search=search,
         )
-    from sapatchcore.deploy.runtime import open_exported
+    from sapatchcore.export.runtime import open_exported
 
     refused = {
         "--precision": precision,

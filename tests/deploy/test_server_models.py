@@ -14,12 +14,12 @@ import pytest
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.export import export_model
-from sapatchcore.deploy.runtime import open_exported
 from sapatchcore.deploy.serving import served
 from sapatchcore.deploy.serving.models import ModelFolder
 from sapatchcore.deploy.serving.served import files_of
 from sapatchcore.errors import DataError
+from sapatchcore.export.export import export_model
+from sapatchcore.export.runtime import open_exported
 
 PNG = {"Content-Type": "image/png"}
 

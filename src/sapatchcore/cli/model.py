@@ -18,10 +18,10 @@ def info(
     json_output: Json = False,
 ) -> None:
     """Print what a model file or an exported one holds."""
-    from sapatchcore.deploy.facts import is_exported
+    from sapatchcore.export.metadata import is_exported
 
     if is_exported(model):
-        from sapatchcore.deploy.runtime import describe_exported
+        from sapatchcore.export.runtime import describe_exported
 
         facts = describe_exported(model)
     else:
@@ -56,8 +56,8 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a model for machines without PyTorch: one artefact from raw image to verdict, once it gives the same scores."""
-    from sapatchcore.deploy.export import export_model, kind_of
     from sapatchcore.deploy.serving.served import file_hash
+    from sapatchcore.export.export import export_model, kind_of
 
     kind_of(output, kind)  # wrong use is said before the model is loaded
     detector = load_model(model, device="cpu")
@@ -81,7 +81,7 @@ def export(
 
 
 def _say(output: Path, facts: dict[str, Any], quiet: bool) -> None:
-    from sapatchcore.deploy.facts import files_of
+    from sapatchcore.export.metadata import files_of
 
     found, exact = facts["check"], set(facts["precision"].values()) == {"float32"}
     files = files_of(output)

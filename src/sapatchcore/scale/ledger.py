@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore import __version__
-from sapatchcore.deploy.facts import files_of
 from sapatchcore.errors import ModelFileError
+from sapatchcore.export.metadata import files_of
 from sapatchcore.open_model import open_model
 from sapatchcore.scale.parts import ERRORS, SCORES, claim, file_of, finished, read_table
 from sapatchcore.scale.places import Place

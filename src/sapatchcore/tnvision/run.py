@@ -13,11 +13,11 @@ from pathlib import Path
 
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import LAYOUT_FOLDERS, Dataset
-from sapatchcore.deploy.export import export_model, kind_of, require_packages
-from sapatchcore.deploy.exporting.onnx_file import LOWEST_OPSET, check_opset
-from sapatchcore.deploy.runtime import open_exported
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError, did_you_mean
+from sapatchcore.export.export import export_model, kind_of, require_packages
+from sapatchcore.export.onnx_file import LOWEST_OPSET, check_opset
+from sapatchcore.export.runtime import open_exported
 from sapatchcore.tnvision.config import Config
 from sapatchcore.tnvision.pictures import save_onnx_pictures, save_pictures, save_training_images
 from sapatchcore.tnvision.read import read_config

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.deploy.facts import files_of
 from sapatchcore.deploy.serving.served import FORMATS, Served, load
 from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.errors import DataError, SAPatchCoreError
+from sapatchcore.export.metadata import files_of
 
 log = logging.getLogger("sapatchcore.server")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")

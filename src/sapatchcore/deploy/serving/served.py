@@ -15,8 +15,8 @@ import numpy as np
 
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.transform import Size, prepare
-from sapatchcore.deploy.facts import files_of
 from sapatchcore.errors import learn_needed
+from sapatchcore.export.metadata import files_of
 from sapatchcore.result import Result
 from sapatchcore.score.threshold import smallest_rate
 
@@ -139,7 +139,7 @@ def load(name: str, path: Path, options: dict[str, Any]) -> Served:
 
             engine = SAPatchCore.load(path, **options)
     else:
-        from sapatchcore.deploy.runtime import open_exported
+        from sapatchcore.export.runtime import open_exported
 
         engine = open_exported(path, batch_size=options.get("batch_size"), workers=0)  # images come decoded
     served = Served(name, path, kind, digest, size, datetime.now(UTC), engine)

@@ -20,10 +20,10 @@ from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.data.thumbnails import read_thumbnail
 from sapatchcore.data.transform import prepare
-from sapatchcore.deploy.facts import GRIDS, SCORES
-from sapatchcore.deploy.sessions import Arrays, Session
 from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import ModelFileError
+from sapatchcore.export.metadata import GRIDS, SCORES
+from sapatchcore.export.sessions import Arrays, Session
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import Result, gather_result

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from sapatchcore.data.images import ImageSource, all_images, load_ahead, read_image, source_name
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
-from sapatchcore.deploy.facts import GRIDS, SCORES, SUFFIXES, calibration_from, files_of, read_facts, without_arrays
-from sapatchcore.deploy.seal import check_seal
-from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.errors import DataError, ModelFileError, SettingsError
+from sapatchcore.export.checksum import check_seal
+from sapatchcore.export.metadata import GRIDS, SCORES, SUFFIXES, calibration_from, files_of, read_facts, without_arrays
+from sapatchcore.export.sessions import Session, onnx_session, openvino_session
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.promises import Calibrated

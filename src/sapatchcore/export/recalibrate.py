@@ -17,9 +17,9 @@ from sapatchcore.data.images import read_image
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.deploy.exporting.graph import EMBEDDING, Graph
-from sapatchcore.deploy.sessions import Session
 from sapatchcore.errors import ModelFileError
+from sapatchcore.export.graph import EMBEDDING, Graph
+from sapatchcore.export.sessions import Session
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import as_calibration, gather_result

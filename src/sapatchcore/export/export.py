@@ -17,17 +17,17 @@ import numpy as np
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.sources import Batch, Progress
-from sapatchcore.deploy.exporting import onnx_file, openvino_file
-from sapatchcore.deploy.exporting.check import Check, check_images
-from sapatchcore.deploy.exporting.graph import EMBEDDING, Graph
-from sapatchcore.deploy.exporting.onnx_file import OPSET, check_opset
-from sapatchcore.deploy.exporting.quantise import quantised_onnx, quantised_openvino
-from sapatchcore.deploy.exporting.recalibrate import good_images, recalibrated
-from sapatchcore.deploy.exporting.reduce import FORMATS, Rows
-from sapatchcore.deploy.facts import FORMAT, OUTPUTS, SUFFIXES, calibration_facts
-from sapatchcore.deploy.sessions import Session, onnx_session, openvino_session
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
+from sapatchcore.export import onnx_file, openvino_file
+from sapatchcore.export.check import Check, check_images
+from sapatchcore.export.graph import EMBEDDING, Graph
+from sapatchcore.export.metadata import FORMAT, OUTPUTS, SUFFIXES, calibration_facts
+from sapatchcore.export.onnx_file import OPSET, check_opset
+from sapatchcore.export.quantise import quantised_onnx, quantised_openvino
+from sapatchcore.export.recalibrate import good_images, recalibrated
+from sapatchcore.export.reduce import FORMATS, Rows
+from sapatchcore.export.sessions import Session, onnx_session, openvino_session
 from sapatchcore.memory.bank import Bank
 from sapatchcore.pipeline import Pipeline
 from sapatchcore.score.calibration import Calibration

@@ -15,12 +15,12 @@ torch = pytest.importorskip("torch")
 
 from sapatchcore import SAPatchCore  # noqa: E402 - these need torch
 from sapatchcore.data.sources import Batch  # noqa: E402
-from sapatchcore.deploy.export import _graph, _on_cpu  # noqa: E402
-from sapatchcore.deploy.exporting import attention  # noqa: E402
-from sapatchcore.deploy.exporting.attention import anchored_attention  # noqa: E402
-from sapatchcore.deploy.exporting.enlarge import Enlarge  # noqa: E402
-from sapatchcore.deploy.exporting.reduce import Rows  # noqa: E402
-from sapatchcore.deploy.facts import OUTPUTS  # noqa: E402
+from sapatchcore.export import attention  # noqa: E402
+from sapatchcore.export.attention import anchored_attention  # noqa: E402
+from sapatchcore.export.enlarge import Enlarge  # noqa: E402
+from sapatchcore.export.export import _graph, _on_cpu  # noqa: E402
+from sapatchcore.export.metadata import OUTPUTS  # noqa: E402
+from sapatchcore.export.reduce import Rows  # noqa: E402
 
 
 def plain(x: Any) -> Any:
@@ -115,9 +115,7 @@ def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, imag
 
 def test_a_large_bank_is_met_in_slices(fitted: SAPatchCore, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = images(2, seed=7)
-    monkeypatch.setattr(
-        "sapatchcore.deploy.exporting.graph._PRODUCT", 10 * len(fitted.memory_bank)
-    )  # ten patches at a time
+    monkeypatch.setattr("sapatchcore.export.graph._PRODUCT", 10 * len(fitted.memory_bank))  # ten patches at a time
     graph = _graph(_on_cpu(fitted), fitted._fitted(), "float32", None)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))

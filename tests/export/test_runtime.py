@@ -20,11 +20,11 @@ from test_cli import run  # noqa: E402
 
 from sapatchcore import SAPatchCore  # noqa: E402
 from sapatchcore.deploy import runtime  # noqa: E402
-from sapatchcore.deploy.export import export_model  # noqa: E402
-from sapatchcore.deploy.facts import METADATA, files_of  # noqa: E402
-from sapatchcore.deploy.runtime import batches_as_they_are, open_exported  # noqa: E402
-from sapatchcore.deploy.seal import NAME, ZEROS, sealed  # noqa: E402
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError  # noqa: E402
+from sapatchcore.export.checksum import NAME, ZEROS, sealed  # noqa: E402
+from sapatchcore.export.export import export_model  # noqa: E402
+from sapatchcore.export.metadata import METADATA, files_of  # noqa: E402
+from sapatchcore.export.runtime import batches_as_they_are, open_exported  # noqa: E402
 
 FILES = ("model.onnx", "model.xml")
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sapatchcore.deploy.facts import METADATA
-from sapatchcore.deploy.seal import NAME, ZEROS, sealed
 from sapatchcore.errors import ModelFileError
+from sapatchcore.export.checksum import NAME, ZEROS, sealed
+from sapatchcore.export.metadata import METADATA
 
 Model = Any  # openvino.Model
 

@@ -19,12 +19,12 @@ from exporting import given, program_of  # noqa: E402 - these need the packages 
 
 from sapatchcore import SAPatchCore  # noqa: E402
 from sapatchcore.deploy import export  # noqa: E402
-from sapatchcore.deploy.export import export_model  # noqa: E402
-from sapatchcore.deploy.exporting import check, openvino_file  # noqa: E402
-from sapatchcore.deploy.facts import METADATA, OUTPUTS  # noqa: E402
-from sapatchcore.deploy.runtime import describe_exported, open_exported  # noqa: E402
-from sapatchcore.deploy.sessions import Session  # noqa: E402
+from sapatchcore.export import check, openvino_file  # noqa: E402
 from sapatchcore.errors import ModelFileError, NotFittedError, SAPatchCoreError, SettingsError  # noqa: E402
+from sapatchcore.export.export import export_model  # noqa: E402
+from sapatchcore.export.metadata import METADATA, OUTPUTS  # noqa: E402
+from sapatchcore.export.runtime import describe_exported, open_exported  # noqa: E402
+from sapatchcore.export.sessions import Session  # noqa: E402
 
 FILES = ("model.onnx", "model.xml")
 NUMBERS = (

@@ -23,8 +23,8 @@ import torch
 from damage import KINDS, damaged
 
 from sapatchcore import ModelFileError, SAPatchCore
-from sapatchcore.deploy.export import export_model
-from sapatchcore.deploy.runtime import open_exported
+from sapatchcore.export.export import export_model
+from sapatchcore.export.runtime import open_exported
 from sapatchcore.model_file import Stored, read_model
 
 COUNT = 500

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.pixels import UInt8Array
-from sapatchcore.deploy.exporting.graph import BOUNDS
-from sapatchcore.deploy.exporting.onnx_file import network_nodes, quiet
-from sapatchcore.deploy.facts import INPUT
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
+from sapatchcore.export.graph import BOUNDS
+from sapatchcore.export.metadata import INPUT
+from sapatchcore.export.onnx_file import network_nodes, quiet
 
 # Of a network's operations: those whose int8 form is worth its rounding. Activations join the one before them.
 _OPERATIONS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")

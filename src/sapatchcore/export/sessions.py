@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.deploy.facts import INPUT, METADATA
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
+from sapatchcore.export.metadata import INPUT, METADATA
 
 UInt8Array = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sapatchcore.deploy.seal import NAME, ZEROS, check_seal, sealed
 from sapatchcore.errors import ModelFileError
+from sapatchcore.export.checksum import NAME, ZEROS, check_seal, sealed
 
 ONNX = b"graph" * 40 + NAME.encode() + b"\x12\x40" + ZEROS.encode() + b"more" * 10
 XML = b"<net>" + f'<{NAME} value="{ZEROS}" />'.encode() + b"</net>"

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sapatchcore.deploy.exporting.graph import BOUNDS, INNER, Graph
-from sapatchcore.deploy.facts import INPUT, METADATA, OUTPUTS
-from sapatchcore.deploy.seal import NAME, ZEROS, sealed
 from sapatchcore.errors import ModelFileError, SettingsError
+from sapatchcore.export.checksum import NAME, ZEROS, sealed
+from sapatchcore.export.graph import BOUNDS, INNER, Graph
+from sapatchcore.export.metadata import INPUT, METADATA, OUTPUTS
 
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
 _EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from sapatchcore.data.transform import crop_box
-from sapatchcore.deploy.exporting.attention import anchored_attention
-from sapatchcore.deploy.exporting.enlarge import Enlarge
-from sapatchcore.deploy.exporting.reduce import Rows
-from sapatchcore.deploy.exporting.resample import Lanczos
+from sapatchcore.export.attention import anchored_attention
+from sapatchcore.export.enlarge import Enlarge
+from sapatchcore.export.reduce import Rows
+from sapatchcore.export.resample import Lanczos
 from sapatchcore.score.image_score import largest
 from sapatchcore.settings import Settings
 

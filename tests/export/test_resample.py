@@ -14,7 +14,7 @@ from sapatchcore.data.transform import crop_box, prepare
 
 torch = pytest.importorskip("torch")
 
-from sapatchcore.deploy.exporting.resample import Lanczos  # noqa: E402 - needs torch
+from sapatchcore.export.resample import Lanczos  # noqa: E402 - needs torch
 
 TOGETHER = 16
 Run = Callable[[Any], Any]

@@ -1,1 +1,0 @@
-"""How a fitted detector becomes one artefact."""
