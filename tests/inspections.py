@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sapatchcore.deploy.recording.record import Filter, NewRecord, Record
+from sapatchcore.records.record import Filter, NewRecord, Record
 
 
 def inspection(**values: Any) -> NewRecord:

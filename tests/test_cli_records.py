@@ -23,10 +23,10 @@ from sapatchcore import SAPatchCore
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy.recording.record import Filter
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.served import file_hash
-from sapatchcore.deploy.watch import watch
+from sapatchcore.records.record import Filter
+from sapatchcore.records.records import Records
+from sapatchcore.records.watch import watch
 
 
 @pytest.fixture(scope="module")

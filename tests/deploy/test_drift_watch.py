@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from serving import until
 
-from sapatchcore.deploy.recording.record import Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving import drift_watch
 from sapatchcore.deploy.serving.drift_watch import DriftWatch
+from sapatchcore.records.record import Record
+from sapatchcore.records.records import Records
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import possible_rate
 

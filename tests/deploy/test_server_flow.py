@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.deploy.recording.record import Filter
 from sapatchcore.deploy.serving.admission import Budget, Queue
 from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.errors import DataError, RecordsError
+from sapatchcore.records.record import Filter
 
 INSPECT = "/v1/models/part/inspect"
 PNG = {"Content-Type": "image/png"}
@@ -216,7 +216,7 @@ def test_a_stop_finishes_what_was_accepted(
         until(lambda: service.queue.images == 6)
         threading.Timer(0.3, go.set).start()
     assert [one.result().status_code for one in waiting] == [200] * 6
-    from sapatchcore.deploy.records import Records
+    from sapatchcore.records.records import Records
 
     with Records(tmp_path / "r.sqlite") as records:
         assert records.count(Filter()) == 6

@@ -21,8 +21,8 @@ from serving import encoded, until
 
 from sapatchcore import SAPatchCore
 from sapatchcore.cli import main
-from sapatchcore.deploy.recording.record import Filter
-from sapatchcore.deploy.records import Records
+from sapatchcore.records.record import Filter
+from sapatchcore.records.records import Records
 
 PNG = {"Content-Type": "image/png"}
 CLI = [sys.executable, "-c", "import sys; from sapatchcore.cli import main; sys.exit(main())"]

@@ -25,9 +25,9 @@ from sapatchcore.open_model import open_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sapatchcore.deploy.inspected import Arrived
-    from sapatchcore.deploy.recording.record import NewRecord, Record
-    from sapatchcore.deploy.records import Filter, Records
+    from sapatchcore.records.inspected import Arrived
+    from sapatchcore.records.record import NewRecord, Record
+    from sapatchcore.records.records import Filter, Records
 
 app = typer.Typer(no_args_is_help=True, help="List, export and prune inspection records.")
 
@@ -60,10 +60,10 @@ def watch(
     from sapatchcore.score.calibration import NO_CALIBRATION
 
     try:
-        from sapatchcore.deploy.inspected import check_keep, records_of
         from sapatchcore.deploy.serving.served import file_hash
-        from sapatchcore.deploy.watch import check_folder, stop_on_signals
-        from sapatchcore.deploy.watch import watch as watch_folder
+        from sapatchcore.records.inspected import check_keep, records_of
+        from sapatchcore.records.watch import check_folder, stop_on_signals
+        from sapatchcore.records.watch import watch as watch_folder
     except ImportError as error:
         raise _missing(error) from None
     check_keep(keep_images)
@@ -183,7 +183,7 @@ def prune(
     if older_than is None and max_size is None:
         raise SettingsError("Say what is to go: --older-than 30d, --max-size 5GB, or both.")
     with _open(where) as records:
-        from sapatchcore.deploy.recording.retention import as_age, as_bytes
+        from sapatchcore.records.retention import as_age, as_bytes
 
         age = None if older_than is None else as_age(older_than)
         most = None if max_size is None else as_bytes(max_size)
@@ -204,7 +204,7 @@ def errors(
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print the files of watched folders that could not be inspected, the newest first."""
-    from sapatchcore.deploy.recording.record import as_text
+    from sapatchcore.records.record import as_text
 
     with _open(where) as records:
         found = records.watch_errors(limit)
@@ -217,7 +217,7 @@ def errors(
 
 def _open(where: str, *, make: bool = False) -> Records:
     try:
-        from sapatchcore.deploy.records import Records
+        from sapatchcore.records.records import Records
     except ImportError as error:
         raise _missing(error) from None
     return Records(where, make=make)
@@ -238,7 +238,7 @@ def _filter(
     before: int | None = None,
     limit: int = 100,
 ) -> Filter:
-    from sapatchcore.deploy.recording.record import Filter
+    from sapatchcore.records.record import Filter
 
     times = _time(since), _time(until)
     return Filter(model, verdict, kind, feedback, *times, file_name, before=before, limit=limit)

@@ -57,9 +57,9 @@ def serve(
 ) -> None:
     """Serve a folder of models over HTTP, with a page for people; SIGTERM or Ctrl+C finishes what was accepted."""
     try:
-        from sapatchcore.deploy.recording.retention import as_age, as_bytes
         from sapatchcore.deploy.server import serve as run
         from sapatchcore.deploy.serving.options import Keep, ServerOptions
+        from sapatchcore.records.retention import as_age, as_bytes
     except ModuleNotFoundError as error:
         from sapatchcore.errors import SAPatchCoreError, install
 

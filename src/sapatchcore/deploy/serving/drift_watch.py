@@ -15,10 +15,10 @@ from datetime import datetime
 
 import numpy as np
 
-from sapatchcore.deploy.recording.record import Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.served import Served
 from sapatchcore.deploy.serving.worker import Worker
+from sapatchcore.records.record import Record
+from sapatchcore.records.records import Records
 from sapatchcore.score.drift import drift
 
 WINDOW = 2000

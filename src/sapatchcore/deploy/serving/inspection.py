@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapatchcore.data.pixels import rgb_from_bytes
-from sapatchcore.deploy.inspected import Arrived, image_hash, records_of
-from sapatchcore.deploy.recording.record import Record
 from sapatchcore.deploy.serving.answers import Inspected, Inspection
 from sapatchcore.deploy.serving.batching import Job, Place
 from sapatchcore.deploy.serving.findings import MapKind, Pictures, pictures_of
@@ -21,6 +19,8 @@ from sapatchcore.deploy.serving.served import Served
 from sapatchcore.deploy.serving.service import Service
 from sapatchcore.deploy.serving.uploads import Header, Upload, look
 from sapatchcore.errors import DataError, SAPatchCoreError
+from sapatchcore.records.inspected import Arrived, image_hash, records_of
+from sapatchcore.records.record import Record
 from sapatchcore.score.calibration import NO_CALIBRATION
 from sapatchcore.score.verdict import Verdict
 

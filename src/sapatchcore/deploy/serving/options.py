@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sapatchcore.deploy.inspected import check_keep
 from sapatchcore.errors import SettingsError
+from sapatchcore.records.inspected import check_keep
 
 Keep = Literal["none", "rejected", "all"]
 _LEAST: dict[str, float] = {

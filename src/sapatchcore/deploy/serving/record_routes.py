@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from sapatchcore.data.pixels import MEDIA_TYPES
-from sapatchcore.deploy.recording.record import Filter, Record
 from sapatchcore.deploy.serving.answers import (
     LARGEST_RECORD,
     Feedback,
@@ -26,6 +25,7 @@ from sapatchcore.deploy.serving.answers import (
 from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.deploy.serving.routes import Admin, Inspector, ModelName, Operator, TheService
 from sapatchcore.errors import DataError
+from sapatchcore.records.record import Filter, Record
 
 router = APIRouter(prefix="/v1", tags=["records"])
 _CHUNK = 1 << 16

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from sapatchcore.deploy.recording.record import NewRecord, Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.worker import Worker
+from sapatchcore.records.record import NewRecord, Record
+from sapatchcore.records.records import Records
 
 log = logging.getLogger("sapatchcore.server")
 MOST_TOGETHER = 512  # records in one transaction

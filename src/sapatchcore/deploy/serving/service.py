@@ -9,8 +9,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sapatchcore.deploy.recording.record import Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.admission import Budget, Queue
 from sapatchcore.deploy.serving.batching import Scorer
 from sapatchcore.deploy.serving.drift_watch import DriftWatch
@@ -23,6 +21,8 @@ from sapatchcore.deploy.serving.telemetry import Telemetry
 from sapatchcore.deploy.serving.tokens import Tokens
 from sapatchcore.deploy.serving.update_jobs import UpdateJobs
 from sapatchcore.errors import SAPatchCoreError
+from sapatchcore.records.record import Record
+from sapatchcore.records.records import Records
 from sapatchcore.score.threshold import possible_rate
 
 log = logging.getLogger("sapatchcore.server")

@@ -21,14 +21,14 @@ import numpy as np
 
 from sapatchcore.atomic import keep_renamed
 from sapatchcore.data.pixels import UInt8Array, rgb_from_bytes
-from sapatchcore.deploy.recording.record import GOOD, Filter, Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.deploy.serving.model_answers import Change, Judged, Preview, Updated
 from sapatchcore.deploy.serving.models import ModelFolder
 from sapatchcore.deploy.serving.refusals import Refused
 from sapatchcore.deploy.serving.served import Served, file_hash
 from sapatchcore.deploy.serving.worker import apart
 from sapatchcore.errors import DataError
+from sapatchcore.records.record import GOOD, Filter, Record
+from sapatchcore.records.records import Records
 from sapatchcore.result import Result
 
 CHECKED = 200  # kept images that a preview scores again, the newest

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sapatchcore.data.pixels import MEDIA_TYPES, UInt8Array, open_header, rgb_from_bytes
-from sapatchcore.deploy.recording.record import ACCEPT, REJECT, NewRecord, Watched
 from sapatchcore.errors import SettingsError, did_you_mean
+from sapatchcore.records.record import ACCEPT, REJECT, NewRecord, Watched
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
 

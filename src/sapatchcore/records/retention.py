@@ -21,10 +21,10 @@ from typing import Any
 
 from sqlalchemy import Select, delete, func, select, update
 
-from sapatchcore.deploy.recording.database import Database
-from sapatchcore.deploy.recording.record import GOOD
-from sapatchcore.deploy.recording.tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED, sized
 from sapatchcore.errors import SettingsError
+from sapatchcore.records.database import Database
+from sapatchcore.records.record import GOOD
+from sapatchcore.records.tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED, sized
 
 ROWS, BYTES = 500, 32_000_000  # of one transaction, at most
 _ROW_BYTES = 300  # of one record with its share of the indexes, roughly: how many to give up before measuring again

@@ -21,13 +21,13 @@ from PIL import Image
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 pytest.importorskip("watchfiles", reason="watchfiles is not installed: install the extra serve")
 
-from sapatchcore.deploy import arrivals
 from sapatchcore.deploy import watch as watch_module
-from sapatchcore.deploy.inspected import Arrived
-from sapatchcore.deploy.recording.record import Filter, NewRecord
-from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.watch import stop_on_signals, watch
 from sapatchcore.errors import DataError, RecordsError, SAPatchCoreError
+from sapatchcore.records import arrivals
+from sapatchcore.records.inspected import Arrived
+from sapatchcore.records.record import Filter, NewRecord
+from sapatchcore.records.records import Records
+from sapatchcore.records.watch import stop_on_signals, watch
 
 QUICK = {"every": 0.3, "settle": 0.05, "patience": 0.3}
 
@@ -481,8 +481,8 @@ WATCHING = """
 import sys, threading
 from pathlib import Path
 from test_watch import inspect, QUICK
-from sapatchcore.deploy.records import Records
-from sapatchcore.deploy.watch import stop_on_signals, watch
+from sapatchcore.records.records import Records
+from sapatchcore.records.watch import stop_on_signals, watch
 with Records(sys.argv[1]) as records, stop_on_signals() as stop:
     print("ready", flush=True)
     watch(Path(sys.argv[2]), inspect, records, stop=stop, **QUICK)

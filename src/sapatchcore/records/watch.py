@@ -17,11 +17,11 @@ from types import FrameType
 
 import watchfiles
 
-from sapatchcore.deploy.arrivals import Arrivals, Unreadable
-from sapatchcore.deploy.inspected import Arrived
-from sapatchcore.deploy.recording.record import NewRecord, Record
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError
+from sapatchcore.records.arrivals import Arrivals, Unreadable
+from sapatchcore.records.inspected import Arrived
+from sapatchcore.records.record import NewRecord, Record
+from sapatchcore.records.records import Records
 
 EVERY = 5.0  # seconds between scans; ten times as long as a scan takes where that is more
 SETTLE, PATIENCE = 0.5, 10.0  # seconds; see arrivals.py

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, select
 
-from sapatchcore.deploy.recording.database import Database
-from sapatchcore.deploy.recording.record import NONE, Filter, NewRecord, Record, clean, short_name
-from sapatchcore.deploy.recording.tables import RECORDS
+from sapatchcore.records.database import Database
+from sapatchcore.records.record import NONE, Filter, NewRecord, Record, clean, short_name
+from sapatchcore.records.tables import RECORDS
 
 AT_ONCE = 2_000  # records of one batch
 LARGEST = 2**63 - 1  # number that a database can hold

@@ -9,8 +9,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from sapatchcore.deploy.recording.record import Record
 from sapatchcore.errors import RecordsError, install
+from sapatchcore.records.record import Record
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _FIELDS = fields(Record)

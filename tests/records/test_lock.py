@@ -6,7 +6,7 @@ import random
 import threading
 import time
 
-from sapatchcore.deploy.recording.turns import Turns
+from sapatchcore.records.lock import Turns
 
 
 def test_a_thread_that_asks_again_and_again_lets_others_through() -> None:

@@ -1,6 +1,6 @@
 """The inspection records: every inspection, committed before it is answered, in SQLite or PostgreSQL.
 
-``recording/record.py`` says what a record is, ``tables.py`` beside it how it lies, ``database.py`` where.
+``record.py`` says what a record is, ``tables.py`` beside it how it lies, ``database.py`` where.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 from sqlalchemy import func, insert, select, update
 
 from sapatchcore.atomic import atomic_write
-from sapatchcore.deploy.recording import files, marks, retention
-from sapatchcore.deploy.recording.database import Database
-from sapatchcore.deploy.recording.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
-from sapatchcore.deploy.recording.retention import Pruned
-from sapatchcore.deploy.recording.rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
-from sapatchcore.deploy.recording.tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
 from sapatchcore.errors import DataError, RecordsError, SettingsError, did_you_mean
+from sapatchcore.records import files, processed, retention
+from sapatchcore.records.database import Database
+from sapatchcore.records.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
+from sapatchcore.records.retention import Pruned
+from sapatchcore.records.rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
+from sapatchcore.records.tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
 
 __all__ = ["Filter", "NewRecord", "Pruned", "Record", "Records", "WatchError", "Watched"]
 
@@ -80,7 +80,7 @@ class Records:
         with self._database.writing() as connection:
             # By key, so that two programs' transactions never wait for each other in a circle.
             in_order = sorted((one.watched for one in records if one.watched), key=lambda one: (one.folder, one.name))
-            news = {id(one) for one in in_order if marks.mark(connection, one, now)}
+            news = {id(one) for one in in_order if processed.mark(connection, one, now)}
             kept = [one for one in records if one.watched is None or id(one.watched) in news]
             if not kept:
                 return []
@@ -192,25 +192,25 @@ class Records:
     def seen(self, folder: str, names: Sequence[str]) -> dict[str, Watched]:
         """The marks of those files of a watched folder that have one, by name."""
         with self._database.reading() as connection:
-            return marks.marks(connection, folder, names)
+            return processed.marks(connection, folder, names)
 
     def same_content(self, watched: Watched) -> None:
         """A marked file has another size or time, but the content that was inspected: only its mark changes."""
         with self._database.writing() as connection:
-            marks.moved_on(connection, watched, _now())
+            processed.moved_on(connection, watched, _now())
 
     def still_there(self, folder: str, names: Sequence[str]) -> None:
         """These files are in the folder now, so their marks stay however old they are."""
         for first in range(0, len(names), 500):
             with self._database.writing() as connection:
-                marks.still_there(connection, folder, names[first : first + 500], _now())
+                processed.still_there(connection, folder, names[first : first + 500], _now())
 
     def unreadable(self, watched: Watched, reason: str) -> bool:
         """A file could not be inspected: keep that, with its mark. False where this state of it is kept already."""
         now = _now()
         row = {"folder": clean(watched.folder), "name": clean(watched.name), "reason": clean(reason), "time": now}
         with self._database.writing() as connection:
-            if not marks.mark(connection, watched, now, same_content=True):
+            if not processed.mark(connection, watched, now, same_content=True):
                 return False
             connection.execute(insert(WATCH_ERRORS), row)
         return True

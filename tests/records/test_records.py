@@ -18,9 +18,9 @@ from inspections import PlainRecords, inspection
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy import records as records_module
-from sapatchcore.deploy.recording.record import Filter, Watched
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError, SettingsError
+from sapatchcore.records.record import Filter, Watched
+from sapatchcore.records.records import Records
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\n and so on"

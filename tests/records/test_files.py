@@ -18,10 +18,10 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the ext
 
 from pyarrow import parquet
 
-from sapatchcore.deploy.recording import files, rows
-from sapatchcore.deploy.recording.record import Filter
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import RecordsError
+from sapatchcore.records import files, rows
+from sapatchcore.records.record import Filter
+from sapatchcore.records.records import Records
 
 NAMES = ["a.png", 'b "quoted", and, commas.png', "line\nbreak.png", "ü 😀.png", "", "12", "true"]
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]

@@ -17,11 +17,11 @@ from inspections import inspection
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
 from sapatchcore.deploy import records as records_module
-from sapatchcore.deploy.recording import retention
-from sapatchcore.deploy.recording.record import Filter
-from sapatchcore.deploy.recording.retention import as_age, as_bytes
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import SettingsError
+from sapatchcore.records import retention
+from sapatchcore.records.record import Filter
+from sapatchcore.records.records import Records
+from sapatchcore.records.retention import as_age, as_bytes
 
 EVERYTHING = Filter(limit=10**6)
 

@@ -18,8 +18,8 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sapatchcore.deploy.recording.turns import Turns
 from sapatchcore.errors import RecordsError, install
+from sapatchcore.records.lock import Turns
 
 CONNECTIONS = 16  # at most; a thread that finds none free waits
 _SQLITE = {  # by SQLite's primary result code

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sapatchcore.data.images import IMAGE_SUFFIXES
-from sapatchcore.deploy.inspected import Arrived, arrived, image_hash
-from sapatchcore.deploy.recording.record import Watched
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError
+from sapatchcore.records.inspected import Arrived, arrived, image_hash
+from sapatchcore.records.record import Watched
+from sapatchcore.records.records import Records
 
 MOST_BYTES = 1 << 30  # of one image file
 STILL_THERE = 86_400.0  # seconds; so often the marks of all files are told that these are still there

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sapatchcore.deploy.recording.record import Watched, clean
-from sapatchcore.deploy.recording.tables import WATCHED
+from sapatchcore.records.record import Watched, clean
+from sapatchcore.records.tables import WATCHED
 
 _AT_ONCE = 500  # keys in one statement
 

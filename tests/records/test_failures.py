@@ -23,9 +23,9 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install t
 
 from sqlalchemy import event
 
-from sapatchcore.deploy.recording.record import Filter
-from sapatchcore.deploy.records import Records
 from sapatchcore.errors import DataError, RecordsError
+from sapatchcore.records.record import Filter
+from sapatchcore.records.records import Records
 
 SECRET = "pa55/w+rd"
 
@@ -208,7 +208,7 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path) -> None:
 LIMITED = """
 import resource, signal, sys
 from inspections import inspection
-from sapatchcore.deploy.records import Records
+from sapatchcore.records.records import Records
 from sapatchcore.errors import RecordsError
 records = Records(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -234,7 +234,7 @@ def test_a_disk_that_fails_keeps_what_was_recorded(tmp_path: Path, run_python: C
 READ_ONLY = """
 import os, sys
 from inspections import inspection
-from sapatchcore.deploy.records import Records
+from sapatchcore.records.records import Records
 from sapatchcore.errors import RecordsError
 if os.geteuid() == 0:
     os.seteuid(65534)
@@ -317,7 +317,7 @@ ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/
 RECORDING = """
 import sys
 from inspections import inspection
-from sapatchcore.deploy.records import Records
+from sapatchcore.records.records import Records
 with Records(sys.argv[1]) as records:
     print("ready", flush=True)
     for call in range(int(sys.argv[2])):

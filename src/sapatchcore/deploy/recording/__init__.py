@@ -1,1 +1,0 @@
-"""Behind the records: what is kept, and the database."""
