@@ -17,7 +17,7 @@ from typing import Any
 
 from load_http import HOST, exchange, request
 
-from sapatchcore.deploy.serving.tokens import make_token
+from sapatchcore.server.tokens import make_token
 
 MODEL = "screws"
 COMMAND = "import sys; from sapatchcore.cli import main; sys.exit(main())"

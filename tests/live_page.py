@@ -20,10 +20,10 @@ from PIL import Image
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the server's packages are not installed (extra: serve)")
 
-from sapatchcore.deploy.server import create_app  # noqa: E402
-from sapatchcore.deploy.serving.options import ServerOptions  # noqa: E402
 from sapatchcore.records.record import NewRecord  # noqa: E402
 from sapatchcore.records.records import Records  # noqa: E402
+from sapatchcore.server.app import create_app  # noqa: E402
+from sapatchcore.server.options import ServerOptions  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no Chromium at {CHROMIUM}")

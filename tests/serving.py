@@ -14,9 +14,9 @@ import numpy.typing as npt
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from sapatchcore.deploy.server import create_app
-from sapatchcore.deploy.serving.options import ServerOptions
-from sapatchcore.deploy.serving.service import Service
+from sapatchcore.server.app import create_app
+from sapatchcore.server.options import ServerOptions
+from sapatchcore.server.service import Service
 
 HOME = "http://127.0.0.1:8000"
 

@@ -23,10 +23,10 @@ from sapatchcore import SAPatchCore
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy.serving.served import file_hash
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
 from sapatchcore.records.watch import watch
+from sapatchcore.server.served import file_hash
 
 
 @pytest.fixture(scope="module")

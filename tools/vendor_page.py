@@ -2,7 +2,7 @@
 
 Without arguments every package is fetched again at the version that VENDORED.json names; `bootstrap@5.3.10` moves one to
 another version. Needs `npm` and its registry; the page itself needs neither. Each file is taken as published, never edited,
-and VENDORED.json keeps its SHA-256, which tests/deploy/test_page_files.py compares.
+and VENDORED.json keeps its SHA-256, which tests/server/test_page_files.py compares.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-VENDOR = Path(__file__).parent.parent / "src" / "sapatchcore" / "deploy" / "page" / "vendor"
+VENDOR = Path(__file__).parent.parent / "src" / "sapatchcore" / "server" / "page" / "vendor"
 LIST = "VENDORED.json"
 
 # Of each package: its file → the name here. Names have no folder "dist", which .gitignore leaves out.

@@ -1,6 +1,6 @@
 """Visual inspection that learns from good images alone: SA-PatchCore.
 
-images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/ ─▶ show/ · deploy/
+images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/ ─▶ show/ · export/ records/ server/
 
 ``SAPatchCore().fit(good).predict(images)`` is the whole flow; ``detector.py`` and ``pipeline.py`` show it as the paper's steps.
 """
@@ -54,8 +54,8 @@ __all__ = [
 
 _MODULES = {
     "SAPatchCore": "detector",
-    "Exported": "deploy.runtime",
-    "open_exported": "deploy.runtime",
+    "Exported": "export.runtime",
+    "open_exported": "export.runtime",
     "Result": "result",
     "Settings": "settings",
     "Drift": "score.drift",

@@ -18,9 +18,12 @@ for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
 from exporting import given, program_of  # noqa: E402 - these need the packages above
 
 from sapatchcore import SAPatchCore  # noqa: E402
-from sapatchcore.deploy import export  # noqa: E402
 from sapatchcore.errors import ModelFileError, NotFittedError, SAPatchCoreError, SettingsError  # noqa: E402
-from sapatchcore.export import check, openvino_file  # noqa: E402
+from sapatchcore.export import (  # noqa: E402
+    check,
+    export,
+    openvino_file,
+)
 from sapatchcore.export.export import export_model  # noqa: E402
 from sapatchcore.export.metadata import METADATA, OUTPUTS  # noqa: E402
 from sapatchcore.export.runtime import describe_exported, open_exported  # noqa: E402

@@ -19,8 +19,8 @@ from exporting import given, program_of  # noqa: E402 - these need the packages 
 from test_cli import run  # noqa: E402
 
 from sapatchcore import SAPatchCore  # noqa: E402
-from sapatchcore.deploy import runtime  # noqa: E402
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError  # noqa: E402
+from sapatchcore.export import runtime  # noqa: E402
 from sapatchcore.export.checksum import NAME, ZEROS, sealed  # noqa: E402
 from sapatchcore.export.export import export_model  # noqa: E402
 from sapatchcore.export.metadata import METADATA, files_of  # noqa: E402

@@ -17,8 +17,8 @@ from inspections import PlainRecords, inspection
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy import records as records_module
 from sapatchcore.errors import DataError, RecordsError, SettingsError
+from sapatchcore.records import records as records_module
 from sapatchcore.records.record import Filter, Watched
 from sapatchcore.records.records import Records
 

@@ -16,8 +16,8 @@ from inspections import inspection
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
-from sapatchcore.deploy import records as records_module
 from sapatchcore.errors import SettingsError
+from sapatchcore.records import records as records_module
 from sapatchcore.records import retention
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records

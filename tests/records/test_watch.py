@@ -21,9 +21,9 @@ from PIL import Image
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 pytest.importorskip("watchfiles", reason="watchfiles is not installed: install the extra serve")
 
-from sapatchcore.deploy import watch as watch_module
 from sapatchcore.errors import DataError, RecordsError, SAPatchCoreError
 from sapatchcore.records import arrivals
+from sapatchcore.records import watch as watch_module
 from sapatchcore.records.inspected import Arrived
 from sapatchcore.records.record import Filter, NewRecord
 from sapatchcore.records.records import Records

@@ -56,8 +56,8 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a model for machines without PyTorch: one artefact from raw image to verdict, once it gives the same scores."""
-    from sapatchcore.deploy.serving.served import file_hash
     from sapatchcore.export.export import export_model, kind_of
+    from sapatchcore.server.served import file_hash
 
     kind_of(output, kind)  # wrong use is said before the model is loaded
     detector = load_model(model, device="cpu")

@@ -60,10 +60,10 @@ def watch(
     from sapatchcore.score.calibration import NO_CALIBRATION
 
     try:
-        from sapatchcore.deploy.serving.served import file_hash
         from sapatchcore.records.inspected import check_keep, records_of
         from sapatchcore.records.watch import check_folder, stop_on_signals
         from sapatchcore.records.watch import watch as watch_folder
+        from sapatchcore.server.served import file_hash
     except ImportError as error:
         raise _missing(error) from None
     check_keep(keep_images)

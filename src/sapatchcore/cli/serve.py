@@ -57,9 +57,9 @@ def serve(
 ) -> None:
     """Serve a folder of models over HTTP, with a page for people; SIGTERM or Ctrl+C finishes what was accepted."""
     try:
-        from sapatchcore.deploy.server import serve as run
-        from sapatchcore.deploy.serving.options import Keep, ServerOptions
         from sapatchcore.records.retention import as_age, as_bytes
+        from sapatchcore.server.app import serve as run
+        from sapatchcore.server.options import Keep, ServerOptions
     except ModuleNotFoundError as error:
         from sapatchcore.errors import SAPatchCoreError, install
 
@@ -96,7 +96,7 @@ def token(
     file: TokensFile,
 ) -> None:
     """Make a bearer token: printed once, and stored as its SHA-256 only."""
-    from sapatchcore.deploy.serving.tokens import make_token
+    from sapatchcore.server.tokens import make_token
 
     typer.echo(make_token(name, role, file))
     warn(f"Added {name} ({role}) to {file}. This is the only time the token is shown.")

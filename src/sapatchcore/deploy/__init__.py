@@ -1,1 +1,0 @@
-"""The model for other machines: ``export`` writes it as one ONNX file, ``runtime`` scores images with such a file."""

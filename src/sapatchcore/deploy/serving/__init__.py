@@ -1,1 +1,0 @@
-"""Behind the server: one request's way, and what it holds."""
