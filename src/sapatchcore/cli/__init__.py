@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sapatchcore import __version__
-from sapatchcore.cli import inspect, learn, made, measure, model, records, serve
+from sapatchcore.cli import inspect, learn, measure, model, records, serve, synth
 from sapatchcore.errors import SAPatchCoreError, learn_needed
 
 app = typer.Typer(
@@ -23,8 +23,8 @@ for command in (
     records.watch,
 ):
     app.command()(command)
-app.command(no_args_is_help=True)(made.synth)
-app.command()(made.demo)
+app.command(no_args_is_help=True)(synth.synth)
+app.command()(synth.demo)
 app.add_typer(records.app, name="records")
 
 

@@ -21,8 +21,8 @@ from sapatchcore.cli.common import (
     promised_rate,
     warn,
 )
-from sapatchcore.cli.many import Ray, RayWorkers, predict_on_ray, require_ray
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.ray import Ray, RayWorkers, predict_on_ray, require_ray
 from sapatchcore.open_model import load_model, open_model
 
 Data = Annotated[Path, typer.Argument(help="A data set's category, with test images.")]

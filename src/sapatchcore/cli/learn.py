@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, Quiet, WeightsFile, warn
-from sapatchcore.cli.many import Ray, Shares, require_ray
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.ray import Ray, Shares, require_ray
 from sapatchcore.errors import SettingsError
 from sapatchcore.open_model import load_model
 from sapatchcore.settings import settings_from

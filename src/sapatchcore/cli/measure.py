@@ -10,9 +10,9 @@ import typer
 
 from sapatchcore import __version__
 from sapatchcore.cli.common import FalseReject, Json, Layout, Log, Quiet, promised_rate, warn
-from sapatchcore.cli.many import Ray, RayWorkers, require_ray
 from sapatchcore.cli.options import with_settings
 from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.ray import Ray, RayWorkers, require_ray
 from sapatchcore.errors import SettingsError
 from sapatchcore.settings import settings_from
 

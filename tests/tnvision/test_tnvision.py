@@ -27,7 +27,7 @@ from sapatchcore.tnvision.results import log_to_wandb
 from sapatchcore.verify.metrics import auroc, best_f1
 from sapatchcore.verify.pixels import pixel_metrics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/anomaly/unsupervised/sapatchcore"
 RUN_LINE = "--task_type anomaly --model_type unsupervised --model_name sapatchcore --yaml_config"
 

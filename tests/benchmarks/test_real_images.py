@@ -10,7 +10,7 @@ from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.verify.evaluate import evaluate
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real images: the folder ../shared/data is not there")
