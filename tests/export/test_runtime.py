@@ -15,8 +15,8 @@ from PIL import Image
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
+from command import run  # noqa: E402
 from exporting import given, program_of  # noqa: E402 - these need the packages above
-from test_cli import run  # noqa: E402
 
 from sapatchcore import SAPatchCore  # noqa: E402
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError  # noqa: E402

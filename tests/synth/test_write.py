@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run
 from PIL import Image
-from test_cli import run
 
 from sapatchcore.data.images import read_image, read_mask
 from sapatchcore.datasets.folders import open_dataset
