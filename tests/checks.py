@@ -96,13 +96,13 @@ def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
 
 
 def check_nearest_barred(
-    queries: torch.Tensor, bank: torch.Tensor, k: int, barred: torch.Tensor, groups: torch.Tensor
+    queries: torch.Tensor, bank: torch.Tensor, k: int, excluded: torch.Tensor, groups: torch.Tensor
 ) -> None:
-    """``check_nearest`` with the rows of each query's barred group infinitely far."""
-    distances, indices = exact.nearest(queries, bank, k, barred, groups)
-    everything = _without(queries, bank, barred, groups)
+    """``check_nearest`` with the rows of each query's excluded group infinitely far."""
+    distances, indices = exact.nearest(queries, bank, k, excluded, groups)
+    everything = _without(queries, bank, excluded, groups)
     assert distances.shape == indices.shape == (len(queries), k)
-    assert not (groups[indices] == barred[:, None]).any(), "a barred row counts"
+    assert not (groups[indices] == excluded[:, None]).any(), "a excluded row counts"
     assert (distances[:, 1:] >= distances[:, :-1]).all()
     _same_distances(distances.numpy(), np.sort(everything, axis=1)[:, :k], queries, bank)
     own = np.take_along_axis(everything, indices.numpy(), axis=1)
@@ -110,18 +110,18 @@ def check_nearest_barred(
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
-def check_index_barred(queries: torch.Tensor, bank: torch.Tensor, barred: torch.Tensor, groups: torch.Tensor) -> None:
-    """``check_index`` with the rows of each query's barred group infinitely far."""
-    found = exact.NearestIndex(bank, groups).nearest(queries, barred)
-    everything = _without(queries, bank, barred, groups)
+def check_index_barred(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> None:
+    """``check_index`` with the rows of each query's excluded group infinitely far."""
+    found = exact.NearestIndex(bank, groups).nearest(queries, excluded)
+    everything = _without(queries, bank, excluded, groups)
     assert found.shape == (len(queries),)
-    assert not (groups[found] == barred).any(), "a barred row counts"
+    assert not (groups[found] == excluded).any(), "a excluded row counts"
     _same_distances(everything[np.arange(len(queries)), found.numpy()], everything.min(axis=1), queries, bank)
 
 
-def _without(queries: torch.Tensor, bank: torch.Tensor, barred: torch.Tensor, groups: torch.Tensor) -> oracle.Float64:
+def _without(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> oracle.Float64:
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
-    everything[(barred[:, None] == groups).numpy()] = np.inf
+    everything[(excluded[:, None] == groups).numpy()] = np.inf
     return everything
 
 

@@ -214,7 +214,7 @@ def far_centres_skipped_too_early(patch: Patch) -> None:
 
 def k_off_by_one(patch: Patch) -> None:
     right = exact._nearest
-    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *barred: right(q, bank, mean, k + 1, *barred)[:, 1:])
+    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *excluded: right(q, bank, mean, k + 1, *excluded)[:, 1:])
 
 
 def squared_for_plain_distance(patch: Patch) -> None:
@@ -236,8 +236,8 @@ def blocks_left_out_too_early(patch: Patch) -> None:
 def squared_patch_scores(patch: Patch) -> None:
     right = Bank.compare
 
-    def wrong(self: Bank, given: patches.Patches, *barred: Any) -> Distances:
-        found = right(self, given, *barred)
+    def wrong(self: Bank, given: patches.Patches, *excluded: Any) -> Distances:
+        found = right(self, given, *excluded)
         return Distances(found.whole.square(), found.local.square(), found.context.square(), found.row)
 
     patch.setattr(Bank, "compare", wrong)
@@ -246,8 +246,8 @@ def squared_patch_scores(patch: Patch) -> None:
 def local_and_context_swapped(patch: Patch) -> None:
     right = Bank.compare
 
-    def wrong(self: Bank, given: patches.Patches, *barred: Any) -> Distances:
-        found = right(self, given, *barred)
+    def wrong(self: Bank, given: patches.Patches, *excluded: Any) -> Distances:
+        found = right(self, given, *excluded)
         return Distances(found.whole, found.context, found.local, found.row)
 
     patch.setattr(Bank, "compare", wrong)
@@ -306,8 +306,8 @@ def own_rows_count(patch: Patch) -> None:
 def next_image_left_out(patch: Patch) -> None:
     right = Bank.compare
 
-    def wrong(self: Bank, given: patches.Patches, barred: torch.Tensor | None = None) -> Distances:
-        return right(self, given, None if barred is None else barred + 1)
+    def wrong(self: Bank, given: patches.Patches, excluded: torch.Tensor | None = None) -> Distances:
+        return right(self, given, None if excluded is None else excluded + 1)
 
     patch.setattr(Bank, "compare", wrong)
 
@@ -318,7 +318,7 @@ def barred_rows_forgotten(patch: Patch) -> None:
     patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
 
     def wrong(self: exact.NearestIndex, asked: Any, *given: Any) -> None:
-        asked.barred = None
+        asked.excluded = None
         compare(self, asked, *given)
 
     patch.setattr(exact.NearestIndex, "_compare", wrong)

@@ -124,18 +124,18 @@ class Pipeline:
         return patches
 
     @torch.inference_mode()
-    def score(self, patches: Patches, bank: Bank, barred: torch.Tensor | None = None) -> tuple[npt.NDArray[Any], ...]:
+    def score(self, patches: Patches, bank: Bank, excluded: torch.Tensor | None = None) -> tuple[npt.NDArray[Any], ...]:
         """Steps 7 and 8 for one batch: what Result holds of each image, in its order.
 
-        barred: (n,) int64, for each image a training image whose rows do not count.
+        excluded: (n,) int64, for each image a training image whose rows do not count.
         """
-        distances = bank.compare(patches, barred)  # step 7: the nearest patch of the bank
+        distances = bank.compare(patches, excluded)  # step 7: the nearest patch of the bank
         scores, at = largest(distances.whole)  # step 8: the image score is the largest patch score,
         worst = torch.arange(len(at), device=at.device), at
         parts = [scores, distances.local[worst], distances.context[worst]]
         if self.settings.image_score == "reweighted":  # or that, weighted by how crowded the bank is around its match
             patch = torch.cat((patches.local[worst], patches.context[worst[0], patches.cell[at]]), dim=1)
-            around = bank.around(patch, distances.row[worst], self.settings.neighbors, barred)
+            around = bank.around(patch, distances.row[worst], self.settings.neighbors, excluded)
             parts = [part * neighbourhood_weight(scores, around) for part in parts]
         grids = (distances.whole, distances.local, distances.context, distances.row)
         return tuple(value.cpu().numpy() for value in (*parts, *(grid.unflatten(1, patches.grid) for grid in grids)))
@@ -187,10 +187,10 @@ class Pipeline:
         at_hand = [place for place in places if Path(known.names[place]).is_file()]
         if not at_hand:
             return known
-        barred = torch.from_numpy(known.images[at_hand])
+        excluded = torch.from_numpy(known.images[at_hand])
         done, scored = 0, []
         for batch, patches in self.patches([known.names[place] for place in at_hand]):
-            scored.append((batch, self.score(patches, bank, barred[done : done + len(batch.names)])))
+            scored.append((batch, self.score(patches, bank, excluded[done : done + len(batch.names)])))
             done += len(batch.names)
             if progress is not None:
                 progress("calibrate", done, len(at_hand))

@@ -31,7 +31,7 @@ def test_any_number_of_images_together(rows: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         type(bank.index),
         "nearest",
-        lambda self, queries, barred: (met.append(queries.nbytes), search(self, queries, barred))[1],
+        lambda self, queries, excluded: (met.append(queries.nbytes), search(self, queries, excluded))[1],
     )
     found = {}
     for images, sizes in ((0.5, [1] * 5), (2.9, [2, 2, 1]), (100, [5])):
@@ -58,37 +58,37 @@ def made(rows: int, owners: torch.Tensor, images: int) -> tuple[Bank, Patches]:
     return Bank(torch.randn(rows, 8, generator=random), owners, torch.arange(rows), training, patches.grid), patches
 
 
-def distances_without(bank: Bank, patches: Patches, barred: list[int]) -> npt.NDArray[np.float64]:
-    """(n, p, m) float64: every patch to every row, those of each image's barred one infinitely far."""
+def distances_without(bank: Bank, patches: Patches, excluded: list[int]) -> npt.NDArray[np.float64]:
+    """(n, p, m) float64: every patch to every row, those of each image's excluded one infinitely far."""
     rows = bank.rows.double().numpy()
     found = np.stack([cdist(one, rows) for one in patches.rows().double().numpy()])
-    for i, number in enumerate(barred):
+    for i, number in enumerate(excluded):
         found[i][:, (bank.images == number).numpy()] = np.inf
     return found
 
 
 @pytest.mark.parametrize("rows", [2, 40, 700])
 @pytest.mark.parametrize("together", [0.5, 2.9, 100])
-@pytest.mark.parametrize("barred", [[0, 1, 2, 3, 4], [3, 3, 3, 3, 3], [4, 0, 9, 0, -1]])
+@pytest.mark.parametrize("excluded", [[0, 1, 2, 3, 4], [3, 3, 3, 3, 3], [4, 0, 9, 0, -1]])
 def test_compare_without_an_image_s_rows(
-    rows: int, together: float, barred: list[int], monkeypatch: pytest.MonkeyPatch
+    rows: int, together: float, excluded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for images that have no rows, or are none (−1)."""
     monkeypatch.setattr(module, "_TOGETHER", int(together * 4 * 48 * 8))
     bank, patches = made(rows, torch.arange(rows) % 5, 10)
-    found = bank.compare(patches, torch.tensor(barred))
-    everything = distances_without(bank, patches, barred)
+    found = bank.compare(patches, torch.tensor(excluded))
+    everything = distances_without(bank, patches, excluded)
     np.testing.assert_allclose(found.whole.numpy(), everything.min(2), rtol=1e-5, atol=1e-6)
     own = np.take_along_axis(everything, found.row.numpy()[..., None], 2)[..., 0]
     np.testing.assert_allclose(found.whole.numpy(), own, rtol=1e-5, atol=1e-6)
     squared = (patches.rows() - bank.rows[found.row]).double().square()
     np.testing.assert_allclose(found.local.numpy(), squared[..., :3].sum(2).sqrt(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.context.numpy(), squared[..., 3:].sum(2).sqrt(), rtol=1e-5, atol=1e-6)
-    assert not (bank.images[found.row] == torch.tensor(barred)[:, None]).any()
+    assert not (bank.images[found.row] == torch.tensor(excluded)[:, None]).any()
 
 
 def test_compare_leaves_the_patches_alone() -> None:
-    """A row that is found twice, with another image barred: distances come from the same numbers."""
+    """A row that is found twice, with another image excluded: distances come from the same numbers."""
     bank, patches = made(40, torch.arange(40) % 5, 5)
     before = patches.rows().clone()
     one = bank.compare(patches, torch.arange(5))
@@ -99,18 +99,18 @@ def test_compare_leaves_the_patches_alone() -> None:
 
 @pytest.mark.parametrize("rows", [30, 700])
 @pytest.mark.parametrize("k", [1, 2, 9])
-@pytest.mark.parametrize("barred", [None, [0, 1, 2, 3, 4], [3, 3, 0, 8, 9]])
-def test_around_equals_all_differences(rows: int, k: int, barred: list[int] | None) -> None:
+@pytest.mark.parametrize("excluded", [None, [0, 1, 2, 3, 4], [3, 3, 0, 8, 9]])
+def test_around_equals_all_differences(rows: int, k: int, excluded: list[int] | None) -> None:
     """The k rows nearest to the row of the match, itself among them, and how far the patch is from each."""
     bank, patches = made(rows, torch.arange(rows) % 5, 10)
-    away = None if barred is None else torch.tensor(barred)
+    away = None if excluded is None else torch.tensor(excluded)
     patch = patches.rows()[:, 7]
     row = bank.compare(patches, away).row[:, 7]
     found = bank.around(patch, row, k, away)
     numbers = bank.rows.double().numpy()
     assert found.shape == (5, k)
     for i in range(5):
-        left = np.flatnonzero((bank.images != (-5 if barred is None else barred[i])).numpy())
+        left = np.flatnonzero((bank.images != (-5 if excluded is None else excluded[i])).numpy())
         near = cdist(numbers[row[i]][None], numbers[left])[0].argsort(kind="stable")[:k]
         expected = cdist(patch[i][None].double().numpy(), numbers[left[near]])[0]
         np.testing.assert_allclose(found[i].numpy(), expected, rtol=1e-5)
@@ -121,16 +121,16 @@ def test_around_where_fewer_rows_are_left() -> None:
     """What is lacking of k weighs nothing, however many another image beside it has."""
     bank, patches = made(7, torch.tensor([0, 0, 0, 0, 1, 2, 2]), 3)
     patch = patches.rows()[:3, 7]
-    barred, row, left = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 3]), [3, 6, 5]
-    together = bank.around(patch, row, 9, barred)
+    excluded, row, left = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 3]), [3, 6, 5]
+    together = bank.around(patch, row, 9, excluded)
     assert together.shape == (3, 9)
     assert together.isfinite().sum(1).tolist() == left
     weights = neighbourhood_weight(together[:, 0], together)
     for i, count in enumerate(left):
-        alone = bank.around(patch[i : i + 1], row[i : i + 1], 9, barred[i : i + 1])
+        alone = bank.around(patch[i : i + 1], row[i : i + 1], 9, excluded[i : i + 1])
         assert torch.equal(alone[0], together[i])
         assert (alone[0, count:] == -torch.inf).all()
-        enough = bank.around(patch[i : i + 1], row[i : i + 1], count, barred[i : i + 1])
+        enough = bank.around(patch[i : i + 1], row[i : i + 1], count, excluded[i : i + 1])
         assert torch.equal(enough[0], together[i, :count])
         torch.testing.assert_close(weights[i], neighbourhood_weight(enough[:, 0], enough)[0])
     assert bank.around(patch, row, 9).isfinite().sum(1).tolist() == [7] * 3

@@ -77,10 +77,10 @@ class Graph(torch.nn.Module):
         return (*arrays, anomaly_map, *known, pixels, *layers, local, context)
 
     def compare(
-        self, local: torch.Tensor, context: torch.Tensor, barred: torch.Tensor | None = None
+        self, local: torch.Tensor, context: torch.Tensor, excluded: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """``EMBEDDING`` → ``facts.SCORES`` and ``facts.GRIDS``. barred: (m,) bool, rows of the bank that do not count."""
-        coarse = _less(self.context.product(context), barred)  # (n, r, m)
+        """``EMBEDDING`` → ``facts.SCORES`` and ``facts.GRIDS``. excluded: (m,) bool, rows of the bank that do not count."""
+        coarse = _less(self.context.product(context), excluded)  # (n, r, m)
         step = max(1, _PRODUCT // self._count)
         slices = [slice(first, first + step) for first in range(0, len(self.cell), step)]
         # Not argmin, which OpenVINO turns into a stable sort.
@@ -100,7 +100,7 @@ class Graph(torch.nn.Module):
         parts = [score, near.gather(1, place)[:, 0], far.gather(1, place)[:, 0]]
         if self._neighbors is not None:
             worst = _pick(local, at), _pick(context, at)
-            weight = self._weight(score, *worst, row.gather(1, place), self._neighbors, barred)
+            weight = self._weight(score, *worst, row.gather(1, place), self._neighbors, excluded)
             parts = [part * weight for part in parts]
         return (*parts, *(grid.unflatten(1, self._grid) for grid in (whole, near, far, row)))
 
@@ -123,21 +123,21 @@ class Graph(torch.nn.Module):
         context: torch.Tensor,
         row: torch.Tensor,
         k: int,
-        barred: torch.Tensor | None,
+        excluded: torch.Tensor | None,
     ) -> torch.Tensor:
         """(n,) the weight of "reweighted"; local, context (n, 1, c): the worst patches. row: (n, 1), their nearest ones."""
         match = self.local.product(self.local.rows()[row]) + self.context.product(self.context.rows()[row])
-        around = _less(match, barred)[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
+        around = _less(match, excluded)[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
         distances = (self.local.squared(local, around) + self.context.squared(context, around)).sqrt()
-        if barred is not None:  # fewer than k may be left
-            distances = distances.masked_fill(barred[around], -torch.inf)
+        if excluded is not None:  # fewer than k may be left
+            distances = distances.masked_fill(excluded[around], -torch.inf)
         # As neighbourhood_weight; without logsumexp, which the way down to opset 17 does not know.
         return 1 - 1 / (distances - score[:, None]).exp().sum(1).clamp(min=1)
 
 
-def _less(product: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
+def _less(product: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
     """Without the rows that do not count: nothing is as far as they are."""
-    return product if barred is None else product.masked_fill(barred, torch.inf)
+    return product if excluded is None else product.masked_fill(excluded, torch.inf)
 
 
 def _pick(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

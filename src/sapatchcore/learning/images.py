@@ -142,8 +142,8 @@ def _raised(
     for i in np.flatnonzero(touched.any((1, 2))).tolist():
         where, before_max = touched[i], float(known.grids[i].max())
         lost, patch = np.unique(rows_before[i][where], return_inverse=True)
-        barred = torch.full((len(lost),), int(images[i]), device=after.rows.device)
-        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, barred, after.groups)
+        excluded = torch.full((len(lost),), int(images[i]), device=after.rows.device)
+        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, excluded, after.groups)
         known.rows[i][where] = found[:, 0].cpu().numpy()[patch]
         known.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
         known.scores[i] = known.grids[i].max()

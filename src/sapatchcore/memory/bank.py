@@ -69,13 +69,13 @@ class Bank:
         owners, counts = self.images.unique(return_counts=True)
         return owners, counts
 
-    def compare(self, patches: Patches, barred: torch.Tensor | None = None) -> Distances:
+    def compare(self, patches: Patches, excluded: torch.Tensor | None = None) -> Distances:
         """Each patch of n images with its nearest row; distances are taken from the differences themselves.
 
-        barred: (n,) int64, for each image the training image whose rows do not count, -1 for none; another must have rows.
+        excluded: (n,) int64, for each image the training image whose rows do not count, -1 for none; another must have rows.
         """
         c2, per_image = patches.local.shape[2], patches.cell.shape[0]
-        away = None if barred is None else barred.to(self.rows.device).repeat_interleave(per_image)
+        away = None if excluded is None else excluded.to(self.rows.device).repeat_interleave(per_image)
         parts = []
         images, done = max(1, _TOGETHER // (4 * per_image * self.rows.shape[1])), 0
         for few in patches.split(images):
@@ -89,22 +89,22 @@ class Bank:
         return Distances(*columns)
 
     def around(
-        self, patch: torch.Tensor, row: torch.Tensor, k: int, barred: torch.Tensor | None = None
+        self, patch: torch.Tensor, row: torch.Tensor, k: int, excluded: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(n, k) distances from each patch (n, d) to the k rows nearest to *row* (n,), the row itself among them.
 
-        barred: as in ``compare``. Where fewer rows are left, the last distances are -inf, which weigh nothing.
+        excluded: as in ``compare``. Where fewer rows are left, the last distances are -inf, which weigh nothing.
         """
         own = torch.zeros(len(patch), dtype=torch.int64)
-        if barred is not None:
+        if excluded is not None:
             owners, counts = self._owners
-            at = torch.searchsorted(owners, barred.cpu()).clamp(max=len(owners) - 1)
-            own = torch.where(owners[at] == barred.cpu(), counts[at], 0)
+            at = torch.searchsorted(owners, excluded.cpu()).clamp(max=len(owners) - 1)
+            own = torch.where(owners[at] == excluded.cpu(), counts[at], 0)
         there = (len(self.rows) - own).clamp(max=k)  # (n,)
         out = patch.new_full((len(patch), k), -torch.inf)
         for count in there.unique().tolist():
             chosen = (there == count).nonzero().squeeze(1).to(patch.device)
-            away = None if barred is None else barred.to(patch.device)[chosen]
+            away = None if excluded is None else excluded.to(patch.device)[chosen]
             _, neighbours = nearest(self.rows[row[chosen]], self.rows, count, away, self.groups)
             out[chosen, :count] = (patch[chosen, None] - self.rows[neighbours]).square().sum(2).sqrt()
         return out

@@ -75,10 +75,10 @@ def test_lists_that_hold_fewer_rows_than_candidates(monkeypatch: pytest.MonkeyPa
 @needs_faiss
 def test_without_a_group_it_is_exact() -> None:
     bank, groups = bank_of("random", 2000), torch.arange(2000) % 3
-    queries, barred = queries_of(bank, "in the bank"), torch.arange(90) % 3
-    found = ApproximateIndex(bank, groups).nearest(queries, barred)
+    queries, excluded = queries_of(bank, "in the bank"), torch.arange(90) % 3
+    found = ApproximateIndex(bank, groups).nearest(queries, excluded)
     everything = distances(queries, bank)
-    everything[(barred[:, None] == groups).numpy()] = np.inf
+    everything[(excluded[:, None] == groups).numpy()] = np.inf
     np.testing.assert_allclose(everything[np.arange(90), found.numpy()], everything.min(1), rtol=1e-5)
 
 

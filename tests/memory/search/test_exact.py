@@ -197,14 +197,14 @@ def test_nearest_without_a_group_equals_all_differences(k: int) -> None:
 def test_nearest_without_a_group_for_every_kind_of_bank(kind: str, groups: str) -> None:
     bank = bank_of(kind, 300)
     queries = queries_of(bank, "in the bank")
-    barred = groups_of(groups, bank)[:: len(bank) // 90][: len(queries)]  # the group of the very row
-    checks.check_nearest_barred(queries, bank, 4, barred, groups_of(groups, bank))
+    excluded = groups_of(groups, bank)[:: len(bank) // 90][: len(queries)]  # the group of the very row
+    checks.check_nearest_barred(queries, bank, 4, excluded, groups_of(groups, bank))
 
 
 @pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
 @pytest.mark.parametrize("at_a_time", [1, 7, 90])
 def test_blocks_do_not_show_without_a_group(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole blocks can be barred: the groups are runs of the bank."""
+    """Whole blocks can be excluded: the groups are runs of the bank."""
     monkeypatch.setattr(exact, "BLOCK", block)
     monkeypatch.setattr(exact, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
@@ -223,7 +223,7 @@ def test_triangles_without_a_group_by_hand() -> None:
 
 
 def test_exactly_as_many_rows_as_are_left() -> None:
-    """k = 3 of 100 rows, all but three barred, in the last of the blocks."""
+    """k = 3 of 100 rows, all but three excluded, in the last of the blocks."""
     bank = bank_of("random", 100, 6)
     groups = torch.zeros(100, dtype=torch.int64)
     groups[[40, 97, 99]] = 1
@@ -304,12 +304,12 @@ def test_any_groups(
     groups = torch.from_numpy(rng.integers(0, count, m) ** 2)  # unevenly, and some numbers do not occur
     groups[0], groups[1] = 0, 1  # at least two
     queries = queries_of(bank, where, seed + 1)
-    barred = torch.from_numpy(rng.integers(0, count, len(queries)) ** 2)
+    excluded = torch.from_numpy(rng.integers(0, count, len(queries)) ** 2)
     left = m - int(groups.bincount().max())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "BLOCK", block)
-        checks.check_nearest_barred(queries, bank, data.draw(st.integers(1, min(9, left))), barred, groups)
-    checks.check_index_barred(queries, bank, barred, groups)
+        checks.check_nearest_barred(queries, bank, data.draw(st.integers(1, min(9, left))), excluded, groups)
+    checks.check_index_barred(queries, bank, excluded, groups)
 
 
 INDEX = """

@@ -31,13 +31,13 @@ def check(
     found: torch.Tensor,
     queries: torch.Tensor,
     bank: torch.Tensor,
-    barred: torch.Tensor | None = None,
+    excluded: torch.Tensor | None = None,
     groups: torch.Tensor | None = None,
 ) -> None:
-    """The rows named are as near as the nearest of all differences in float64, and none is barred."""
+    """The rows named are as near as the nearest of all differences in float64, and none is excluded."""
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
-    if barred is not None:
-        everything[(barred[:, None] == groups).numpy()] = np.inf
+    if excluded is not None:
+        everything[(excluded[:, None] == groups).numpy()] = np.inf
     assert found.dtype == torch.int64
     assert found.shape == (len(queries),)
     own = everything[np.arange(len(queries)), found.numpy()]
@@ -62,8 +62,8 @@ def test_equals_all_differences(kind: str, made: str, where: str) -> None:
 def test_without_a_group_equals_all_differences(kind: str, made: str, where: str, groups: str) -> None:
     bank = bank_of(made, 700)
     queries, owners = queries_of(bank, where), groups_of(groups, bank)
-    barred = torch.arange(len(queries)) % 6 - 1  # -1, and a sixth group, bar nothing
-    check(CompactIndex(bank, kind, owners).nearest(queries, barred), queries, bank, barred, owners)
+    excluded = torch.arange(len(queries)) % 6 - 1  # -1, and a sixth group, bar nothing
+    check(CompactIndex(bank, kind, owners).nearest(queries, excluded), queries, bank, excluded, owners)
 
 
 @settings(deadline=None, max_examples=60)

@@ -71,14 +71,14 @@ class ApproximateIndex:
         return int(self._lists.ntotal * (4 * self._lists.d + 8) + self._lists.nlist * 4 * self._lists.d)
 
     @torch.inference_mode()
-    def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
+    def nearest(self, queries: torch.Tensor, excluded: torch.Tensor | None = None) -> torch.Tensor:
         """(q,) int64: nearly always the nearest row of the bank for each of the queries (q, d) float32.
 
-        barred: (q,) int64, the group whose rows do not count for a query. Then the search is exact: an inverted file cannot
+        excluded: (q,) int64, the group whose rows do not count for a query. Then the search is exact: an inverted file cannot
         leave out a group, and calibration would notice.
         """
-        if barred is not None:
-            return self._exact.nearest(queries, barred)
+        if excluded is not None:
+            return self._exact.nearest(queries, excluded)
         return torch.cat([self._search(rows) for rows in queries.split(QUERIES)])
 
     def _search(self, queries: torch.Tensor) -> torch.Tensor:

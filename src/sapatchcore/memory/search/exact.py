@@ -26,15 +26,15 @@ Groups = torch.Tensor | None
 
 @torch.inference_mode()
 def nearest(
-    queries: torch.Tensor, bank: torch.Tensor, k: int = 1, barred: torch.Tensor | None = None, groups: Groups = None
+    queries: torch.Tensor, bank: torch.Tensor, k: int = 1, excluded: torch.Tensor | None = None, groups: Groups = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest rows of ``bank`` for each query, nearest first, exactly.
 
     Args:
         queries: (q, d) float32.
         bank: (m, d) float32 on the same device.
-        k: 1 to 9, at most m; where groups are barred, at most the rows that are left for every query.
-        barred: (q,) int64, the group whose rows do not count for a query. groups: (m,) int64, of the rows; with ``barred``.
+        k: 1 to 9, at most m; where groups are excluded, at most the rows that are left for every query.
+        excluded: (q,) int64, the group whose rows do not count for a query. groups: (m,) int64, of the rows; with ``excluded``.
 
     Returns:
         distances (q, k) float32, Euclidean, from the differences themselves (a row of the bank has distance 0), and
@@ -47,7 +47,7 @@ def nearest(
     if not 1 <= k <= most:
         raise SettingsError(f"k must be in 1 to {most} for a memory bank of {len(bank)} patches. Got {k}.")
     mean = bank.mean(0)
-    away = [None] * -(-len(queries) // QUERIES) if barred is None else barred.split(QUERIES)
+    away = [None] * -(-len(queries) // QUERIES) if excluded is None else excluded.split(QUERIES)
     parts = zip(queries.split(QUERIES), away, strict=True)
     found = torch.cat([_nearest(rows - mean, bank, mean, k, out, groups) for rows, out in parts])
     distances = _distances(queries, bank, found)
@@ -60,7 +60,7 @@ def _nearest(
     bank: torch.Tensor,
     mean: torch.Tensor,
     k: int,
-    barred: torch.Tensor | None = None,
+    excluded: torch.Tensor | None = None,
     groups: Groups = None,
 ) -> torch.Tensor:
     best = queries.new_full((len(queries), k), torch.inf)
@@ -69,8 +69,8 @@ def _nearest(
         rows = bank[start : start + BLOCK] - mean
         # |q − b|² without |q|², which does not change the order.
         squared = torch.addmm(rows.square().sum(1), queries, rows.T, alpha=-2)
-        if barred is not None and groups is not None:
-            squared.masked_fill_(groups[start : start + BLOCK] == barred[:, None], torch.inf)
+        if excluded is not None and groups is not None:
+            squared.masked_fill_(groups[start : start + BLOCK] == excluded[:, None], torch.inf)
         values, indices = squared.topk(min(k, len(rows)), dim=1, largest=False)
         best, order = torch.cat((best, values), dim=1).topk(k, dim=1, largest=False)
         found = torch.cat((found, indices + start), dim=1).gather(1, order)
@@ -117,21 +117,21 @@ class NearestIndex:
         self._slack = _SLACK * float(norms.max())
 
     @torch.inference_mode()
-    def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
+    def nearest(self, queries: torch.Tensor, excluded: torch.Tensor | None = None) -> torch.Tensor:
         """(q,) int64: the nearest row of the bank for each of the queries (q, d) float32; near-ties may swap.
 
-        barred: (q,) int64, the group whose rows do not count for a query; some other row must be left.
+        excluded: (q,) int64, the group whose rows do not count for a query; some other row must be left.
         """
         if not self._boxed:
-            return nearest(queries, self.bank, 1, barred, self._groups)[1][:, 0]
-        if barred is None:
+            return nearest(queries, self.bank, 1, excluded, self._groups)[1][:, 0]
+        if excluded is None:
             return torch.cat([self._search(rows, None) for rows in queries.split(QUERIES)])
-        parts = zip(queries.split(QUERIES), barred.split(QUERIES), strict=True)
+        parts = zip(queries.split(QUERIES), excluded.split(QUERIES), strict=True)
         return torch.cat([self._search(rows, away) for rows, away in parts])
 
-    def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
+    def _search(self, queries: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
         flat = flatten(queries, self._mean, self._axes)
-        asked = _Asked(queries - self._mean, barred, self._slack)
+        asked = _Asked(queries - self._mean, excluded, self._slack)
         # First each query's most promising block, which gives a near row; then what that could not rule out.
         first = self._boxes.first(flat)
         for leaf, chosen in places_of(first, len(self._leaves)):
@@ -146,8 +146,8 @@ class NearestIndex:
         every = len(chosen) > MOST * len(asked.queries)
         points = asked.queries if every else asked.queries[chosen]
         squared = torch.addmm(self._norms[leaf], points, self._rows[leaf].T, alpha=-2)
-        if asked.barred is not None and self._groups is not None:
-            away = asked.barred if every else asked.barred[chosen]
+        if asked.excluded is not None and self._groups is not None:
+            away = asked.excluded if every else asked.excluded[chosen]
             squared.masked_fill_(self._groups[self._leaves[leaf]] == away[:, None], torch.inf)
         values, indices = squared.min(1)
         nearer = (values < (asked.best if every else asked.best[chosen])).nonzero().squeeze(1)
@@ -163,9 +163,9 @@ class _Asked:
     squared norm. less: (q,), that norm and what rounding may add. found: (q,) int64, the nearest row so far.
     """
 
-    def __init__(self, queries: torch.Tensor, barred: torch.Tensor | None, slack: float) -> None:
+    def __init__(self, queries: torch.Tensor, excluded: torch.Tensor | None, slack: float) -> None:
         """slack: what rounding may add to a squared distance, of the bank's largest row."""
-        self.queries, self.barred = queries, barred
+        self.queries, self.excluded = queries, excluded
         norms = queries.square().sum(1)
         self.best = torch.full_like(norms, torch.inf)
         self.less = norms * (1 + _SLACK) + slack

@@ -51,18 +51,18 @@ class CompactIndex:
         return self._short.nbytes + self._order.nbytes + self._boxes.nbytes
 
     @torch.inference_mode()
-    def nearest(self, queries: torch.Tensor, barred: torch.Tensor | None = None) -> torch.Tensor:
+    def nearest(self, queries: torch.Tensor, excluded: torch.Tensor | None = None) -> torch.Tensor:
         """(q,) int64: the nearest row of the bank for each of the queries (q, d) float32; near-ties may swap.
 
-        barred: (q,) int64, the group whose rows do not count for a query; some other row must be left.
+        excluded: (q,) int64, the group whose rows do not count for a query; some other row must be left.
         """
         parts = queries.split(QUERIES)
-        away = [None] * len(parts) if barred is None else barred.split(QUERIES)
+        away = [None] * len(parts) if excluded is None else excluded.split(QUERIES)
         return torch.cat([self._search(rows, out) for rows, out in zip(parts, away, strict=True)])
 
-    def _search(self, queries: torch.Tensor, barred: torch.Tensor | None) -> torch.Tensor:
+    def _search(self, queries: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
         flat = flatten(queries, self._mean, self._axes)
-        asked = _Asked(queries, queries - self._mean, barred, self._largest)
+        asked = _Asked(queries, queries - self._mean, excluded, self._largest)
         # First the leaf whose middle is nearest to each query, which gives a near row; then what that could not rule out.
         first = self._boxes.first(flat)
         for leaf, chosen in places_of(first, len(self._short.errors)):
@@ -81,10 +81,10 @@ class CompactIndex:
         chosen = torch.arange(len(asked.queries)) if every else chosen
         points = asked.centred if every else asked.centred[chosen]
         squared = torch.addmm(self._short.norms[begin:end], points, self._short.widened(leaf).T, alpha=-2)
-        if asked.barred is not None and self._groups is not None:
-            squared.masked_fill_(self._groups[self._order[begin:end]] == asked.barred[chosen, None], torch.inf)
+        if asked.excluded is not None and self._groups is not None:
+            squared.masked_fill_(self._groups[self._order[begin:end]] == asked.excluded[chosen, None], torch.inf)
         near = squared.amin(1)
-        # Infinite where all rows are barred, as is what is within reach while nothing is known.
+        # Infinite where all rows are excluded, as is what is within reach while nothing is known.
         hit = ((near <= asked.within(chosen, error)) & near.isfinite()).nonzero().squeeze(1)
         if not len(hit):
             return
@@ -126,10 +126,10 @@ class _Asked:
     """
 
     def __init__(
-        self, queries: torch.Tensor, centred: torch.Tensor, barred: torch.Tensor | None, largest: float
+        self, queries: torch.Tensor, centred: torch.Tensor, excluded: torch.Tensor | None, largest: float
     ) -> None:
         """centred: the queries (q, d) less the bank's mean. largest: squared norm among the bank's rows."""
-        self.queries, self.centred, self.barred = queries, centred, barred
+        self.queries, self.centred, self.excluded = queries, centred, excluded
         self._norms = centred.square().sum(1)
         self._slack = _SLACK * (self._norms + largest)
         self._upper = torch.full_like(self._norms, torch.inf)  # what the nearest row is away at most
