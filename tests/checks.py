@@ -95,7 +95,7 @@ def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
     _same_distances(everything[np.arange(len(queries)), found], everything.min(axis=1), queries, bank)
 
 
-def check_nearest_barred(
+def check_nearest_excluded(
     queries: torch.Tensor, bank: torch.Tensor, k: int, excluded: torch.Tensor, groups: torch.Tensor
 ) -> None:
     """``check_nearest`` with the rows of each query's excluded group infinitely far."""
@@ -110,7 +110,7 @@ def check_nearest_barred(
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
-def check_index_barred(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> None:
+def check_index_excluded(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> None:
     """``check_index`` with the rows of each query's excluded group infinitely far."""
     found = exact.NearestIndex(bank, groups).nearest(queries, excluded)
     everything = _without(queries, bank, excluded, groups)

@@ -189,7 +189,7 @@ def test_nearest_without_a_group_equals_all_differences(k: int) -> None:
     bank = bank_of("random", 200, 12)
     groups = groups_of("at random", bank)
     queries = queries_of(bank, "near")
-    checks.check_nearest_barred(queries, bank, k, torch.arange(len(queries)) % 6, groups)
+    checks.check_nearest_excluded(queries, bank, k, torch.arange(len(queries)) % 6, groups)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,7 +198,7 @@ def test_nearest_without_a_group_for_every_kind_of_bank(kind: str, groups: str) 
     bank = bank_of(kind, 300)
     queries = queries_of(bank, "in the bank")
     excluded = groups_of(groups, bank)[:: len(bank) // 90][: len(queries)]  # the group of the very row
-    checks.check_nearest_barred(queries, bank, 4, excluded, groups_of(groups, bank))
+    checks.check_nearest_excluded(queries, bank, 4, excluded, groups_of(groups, bank))
 
 
 @pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
@@ -208,7 +208,7 @@ def test_blocks_do_not_show_without_a_group(block: int, at_a_time: int, monkeypa
     monkeypatch.setattr(exact, "BLOCK", block)
     monkeypatch.setattr(exact, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
-    checks.check_nearest_barred(queries_of(bank, "near"), bank, 5, torch.arange(90) % 4, torch.arange(200) // 50)
+    checks.check_nearest_excluded(queries_of(bank, "near"), bank, 5, torch.arange(90) % 4, torch.arange(200) // 50)
 
 
 def test_triangles_without_a_group_by_hand() -> None:
@@ -249,18 +249,18 @@ def test_a_group_that_is_nowhere_changes_nothing(groups: str) -> None:
 def test_index_without_a_group_equals_all_differences(kind: str, where: str, groups: str) -> None:
     bank = bank_of(kind)
     queries = queries_of(bank, where)
-    checks.check_index_barred(queries, bank, torch.arange(len(queries)) % 5, groups_of(groups, bank))
+    checks.check_index_excluded(queries, bank, torch.arange(len(queries)) % 5, groups_of(groups, bank))
 
 
 @pytest.mark.parametrize("rows", [2, 64, 255, 256, 257, 320, 321])
 def test_index_without_a_group_where_its_form_changes(rows: int) -> None:
     bank = bank_of("random", rows, 10)
     queries = queries_of(bank, "elsewhere")
-    checks.check_index_barred(queries, bank, torch.arange(len(queries)) % 2, torch.arange(rows) % 2)
+    checks.check_index_excluded(queries, bank, torch.arange(len(queries)) % 2, torch.arange(rows) % 2)
 
 
 @pytest.mark.parametrize("many", [3, 80])  # few queries of a block are picked out, most go in whole
-def test_a_whole_block_is_barred(many: int) -> None:
+def test_a_whole_block_is_excluded(many: int) -> None:
     """The query's most promising block, and all other blocks of its cluster, hold nothing but what may not count."""
     bank = bank_of("clustered", 2000, 24)
     index = NearestIndex(bank)
@@ -268,20 +268,20 @@ def test_a_whole_block_is_barred(many: int) -> None:
     groups = torch.arange(2000) % 7
     groups[leaf] = 9
     queries = bank[leaf][torch.arange(many) % len(leaf)] + 0.01
-    checks.check_index_barred(queries, bank, torch.full((many,), 9), groups)
+    checks.check_index_excluded(queries, bank, torch.full((many,), 9), groups)
     near = torch.cdist(bank, queries[:1])[:, 0] < 0.5 * torch.cdist(bank, queries[:1]).max()
     groups[near] = 9
     assert 100 < int((groups == 9).sum()) < 1900
-    checks.check_index_barred(queries, bank, torch.full((many,), 9), groups)
+    checks.check_index_excluded(queries, bank, torch.full((many,), 9), groups)
     mixed = torch.where(torch.arange(many) % 2 == 0, 9, 2)
-    checks.check_index_barred(queries, bank, mixed, groups)
+    checks.check_index_excluded(queries, bank, mixed, groups)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 13, 90])
 def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
     monkeypatch.setattr(exact, "QUERIES", at_a_time)
-    checks.check_index_barred(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
+    checks.check_index_excluded(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
 
 
 @settings(deadline=None, max_examples=60)
@@ -308,8 +308,8 @@ def test_any_groups(
     left = m - int(groups.bincount().max())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "BLOCK", block)
-        checks.check_nearest_barred(queries, bank, data.draw(st.integers(1, min(9, left))), excluded, groups)
-    checks.check_index_barred(queries, bank, excluded, groups)
+        checks.check_nearest_excluded(queries, bank, data.draw(st.integers(1, min(9, left))), excluded, groups)
+    checks.check_index_excluded(queries, bank, excluded, groups)
 
 
 INDEX = """
