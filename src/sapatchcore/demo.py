@@ -19,7 +19,7 @@ from sapatchcore.data.images import is_image, read_image, read_mask
 from sapatchcore.data.sources import Progress
 from sapatchcore.datasets.folders import Dataset, open_dataset
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.embed.device import choose_device
+from sapatchcore.embed.network import choose_device
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.show.gallery import Row, gallery

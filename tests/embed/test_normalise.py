@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from sapatchcore.data.transform import prepare
-from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from sapatchcore.embed.backbone import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sapatchcore.errors import DataError
 
 

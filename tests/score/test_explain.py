@@ -21,7 +21,7 @@ from sapatchcore import DataError, Result, SAPatchCore
 from sapatchcore.data.thumbnails import read_thumbnail
 from sapatchcore.data.transform import prepare
 from sapatchcore.embed.patches import to_patches
-from sapatchcore.score.anomaly_map import window
+from sapatchcore.score.anomaly_score import window
 from sapatchcore.score.explain import Cause, Explanation, cell_box, cells_under, drawn_from
 from sapatchcore.score.regions import find_regions
 from sapatchcore.settings import settings_from

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from serving import encoded, hold, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.pipeline import Scored
+from sapatchcore.detector import Scored
 from sapatchcore.server import served
 from sapatchcore.server.served import Share
 from sapatchcore.server.worker import apart

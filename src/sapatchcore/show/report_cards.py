@@ -19,7 +19,7 @@ from sapatchcore.data.thumbnails import read_thumbnail
 from sapatchcore.data.transform import prepare
 from sapatchcore.datasets.folders import Sample
 from sapatchcore.result import Result
-from sapatchcore.score.anomaly_map import anomaly_map, part_map
+from sapatchcore.score.anomaly_score import anomaly_map, part_map
 from sapatchcore.score.explain import Cause, Explanation
 from sapatchcore.show.colours import INK, OPACITY, Float32, UInt8Array
 from sapatchcore.show.gif import scale_for

@@ -20,7 +20,7 @@ from sapatchcore.datasets.folders import Dataset, Sample, read_regions
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
-from sapatchcore.score.anomaly_map import window
+from sapatchcore.score.anomaly_score import window
 from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics
