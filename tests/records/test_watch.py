@@ -24,8 +24,7 @@ pytest.importorskip("watchfiles", reason="watchfiles is not installed: install t
 from sapatchcore.errors import DataError, RecordsError, SAPatchCoreError
 from sapatchcore.records import arrivals
 from sapatchcore.records import watch as watch_module
-from sapatchcore.records.inspected import Arrived
-from sapatchcore.records.record import Filter, NewRecord
+from sapatchcore.records.record import Filter, NewRecord, ReceivedImage
 from sapatchcore.records.records import Records
 from sapatchcore.records.watch import stop_on_signals, watch
 
@@ -41,7 +40,7 @@ def draw(path: Path, grey: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def inspect(images: Sequence[Arrived]) -> list[NewRecord]:
+def inspect(images: Sequence[ReceivedImage]) -> list[NewRecord]:
     """The mean grey value as the score; no network."""
     return [
         inspection(
@@ -101,19 +100,10 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def records(where: str | Path) -> Iterator[Records]:
-    with Records(where) as opened:
-        yield opened
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "in"
     made.mkdir()
     return made
-
-
-# ------------------------------------------------------------------------------------------------- one pass
 
 
 def test_a_pass_takes_every_image_once(records: Records, folder: Path) -> None:
@@ -122,7 +112,7 @@ def test_a_pass_takes_every_image_once(records: Records, folder: Path) -> None:
     draw(folder / "line 1/ä/x.PNG", 100)
     inspected: list[str] = []
 
-    def noting(images: Sequence[Arrived]) -> list[NewRecord]:
+    def noting(images: Sequence[ReceivedImage]) -> list[NewRecord]:
         inspected.extend(image.file_name for image in images)
         return inspect(images)
 
@@ -227,7 +217,7 @@ def test_an_image_that_the_model_refuses_does_not_hold_up_the_others(records: Re
     for i in range(12):
         draw(folder / f"{i}.png", i)
 
-    def picky(images: Sequence[Arrived]) -> list[NewRecord]:
+    def picky(images: Sequence[ReceivedImage]) -> list[NewRecord]:
         if any(image.file_name in ("3.png", "7.png") for image in images):
             raise DataError("This image is not for me.")
         return inspect(images)
@@ -243,7 +233,7 @@ def test_an_image_that_the_model_refuses_does_not_hold_up_the_others(records: Re
 def test_what_is_no_fault_of_an_image_ends_the_watch(records: Records, folder: Path) -> None:
     draw(folder / "a.png")
 
-    def broken(_: Sequence[Arrived]) -> list[NewRecord]:
+    def broken(_: Sequence[ReceivedImage]) -> list[NewRecord]:
         raise SAPatchCoreError("The model is broken.")
 
     with pytest.raises(SAPatchCoreError, match=r"The model is broken\."):
@@ -258,7 +248,7 @@ def test_images_go_to_the_model_a_few_at_a_time(
 ) -> None:
     sizes: list[int] = []
 
-    def counted(images: Sequence[Arrived]) -> list[NewRecord]:
+    def counted(images: Sequence[ReceivedImage]) -> list[NewRecord]:
         sizes.append(len(images))
         return inspect(images)
 
@@ -325,7 +315,7 @@ def test_a_file_system_of_whole_seconds_hides_no_image(
     first = path.read_bytes()
     os.utime(path, ns=(0, 7_000_000_000))
 
-    def overwriting(images: Sequence[Arrived]) -> list[NewRecord]:
+    def overwriting(images: Sequence[ReceivedImage]) -> list[NewRecord]:
         if images[0].content == first:
             draw(path, 2)
             os.utime(path, ns=(0, 7_000_000_000))
@@ -333,9 +323,6 @@ def test_a_file_system_of_whole_seconds_hides_no_image(
 
     once(folder, records, inspect=overwriting)
     assert [one.score for one in records.find(Filter())] == [2, 1]
-
-
-# ------------------------------------------------------------------------------------------------- watching
 
 
 def test_images_are_inspected_as_they_appear(records: Records, folder: Path) -> None:
@@ -475,8 +462,6 @@ def test_marks_of_files_that_stay_are_refreshed(
     assert told == [["a.png"]]
 
 
-# ------------------------------------------------------------------------------------------------- signals, kills
-
 WATCHING = """
 import sys, threading
 from pathlib import Path
@@ -558,7 +543,7 @@ def test_a_stop_in_the_middle_finishes_what_is_in_hand(records: Records, folder:
         draw(folder / f"{i}.png", i)
     stop = threading.Event()
 
-    def stopping(images: Sequence[Arrived]) -> list[NewRecord]:
+    def stopping(images: Sequence[ReceivedImage]) -> list[NewRecord]:
         stop.set()
         return inspect(images)
 

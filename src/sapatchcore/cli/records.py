@@ -25,9 +25,8 @@ from sapatchcore.open_model import open_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sapatchcore.records.inspected import Arrived
-    from sapatchcore.records.record import NewRecord, Record
-    from sapatchcore.records.records import Filter, Records
+    from sapatchcore.records.record import Filter, NewRecord, ReceivedImage, Record
+    from sapatchcore.records.records import Records
 
 app = typer.Typer(no_args_is_help=True, help="List, export and prune inspection records.")
 
@@ -60,7 +59,7 @@ def watch(
     from sapatchcore.score.calibration import NO_CALIBRATION
 
     try:
-        from sapatchcore.records.inspected import check_keep, records_of
+        from sapatchcore.records.record import check_keep, records_of
         from sapatchcore.records.watch import check_folder, stop_on_signals
         from sapatchcore.records.watch import watch as watch_folder
         from sapatchcore.server.served import file_hash
@@ -79,7 +78,7 @@ def watch(
         elif not quiet:
             warn(f"No verdicts. {NO_CALIBRATION}")
 
-        def inspect(images: Sequence[Arrived]) -> list[NewRecord]:
+        def inspect(images: Sequence[ReceivedImage]) -> list[NewRecord]:
             result = detector.predict([image.pixels for image in images])
             return records_of(
                 result,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sapatchcore.errors import RecordsError, install
-from sapatchcore.records.lock import Turns
 
 CONNECTIONS = 16  # at most; a thread that finds none free waits
 _SQLITE = {  # by SQLite's primary result code
@@ -42,6 +43,40 @@ _POSTGRESQL = {  # by PostgreSQL's code, or its first two characters
 }
 
 
+class FairLock:
+    """One at a time, in the order of asking: Python's own locks let a busy thread take the lock again before any that waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; whether the lock is held now."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if mine.acquire(timeout=timeout):
+            return True
+        with self._lock:
+            if mine not in self._waiting:  # handed over at the last moment
+                return True
+            self._waiting.remove(mine)
+            return False
+
+    def release(self) -> None:
+        """Hand the lock to the next that waits."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
 class Database:
     """A SQLite file or a PostgreSQL server.
 
@@ -61,7 +96,7 @@ class Database:
         self.shown = str(self.path) if self.is_sqlite else _shown(url)
         self._wait = wait
         self._secrets = _secrets(url)
-        self._turns = Turns()
+        self._write_lock = FairLock()
         given: dict[str, Any] = {"timeout": wait} if self.is_sqlite else {}
         if not self.is_sqlite and "connect_timeout" not in url.query:
             given["connect_timeout"] = max(2, round(wait))
@@ -134,12 +169,12 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self._turns.acquire(self._wait):
+        if not self._write_lock.acquire(self._wait):
             raise RecordsError(f"{self.shown}: {_SQLITE[5].format(wait=self._wait)}")
         try:
             yield
         finally:
-            self._turns.release()
+            self._write_lock.release()
 
     @contextmanager
     def _saying(self) -> Iterator[None]:

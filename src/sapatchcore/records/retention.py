@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select, text, update
 
 from sapatchcore.errors import SettingsError
 from sapatchcore.records.database import Database
 from sapatchcore.records.record import GOOD
-from sapatchcore.records.tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED, sized
+from sapatchcore.records.tables import IMAGES, RECORDS, WATCH_ERRORS, WATCHED
 
 ROWS, BYTES = 500, 32_000_000  # of one transaction, at most
 _ROW_BYTES = 300  # of one record with its share of the indexes, roughly: how many to give up before measuring again
@@ -36,7 +36,7 @@ _TIMES = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 @dataclass(frozen=True)
 class Pruned:
     """What went. records: with or without an image. images: all. good_images: of these, those that an operator called good.
-    bytes: what all that is left takes, measured as ``tables.sized`` says."""
+    bytes: what all that is left takes, measured as ``stored_bytes`` does."""
 
     records: int
     images: int
@@ -60,8 +60,29 @@ def prune(database: Database, now: datetime, older_than: timedelta | None, max_b
         pruning.by_size(max_bytes)
     pruning.finish()
     with database.reading() as connection:
-        size = sized(connection)
+        size = stored_bytes(connection)
     return Pruned(pruning.records, pruning.images, pruning.good, size)
+
+
+def stored_bytes(connection: Connection) -> int:
+    """Bytes that the records take, their images included.
+
+    SQLite: the pages in use. PostgreSQL: the images' bytes and the rows' own, summed by the server; not the space on disk,
+    which stays as large as it once was, and takes in what is new before it grows again.
+    """
+    if connection.dialect.name == "sqlite":
+        pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+    sums = (
+        f"(SELECT coalesce(sum({size}), 0) FROM {table.name} t)"
+        for table, size in ((IMAGES, "bytes"), (RECORDS, "pg_column_size(t.*)"), (WATCHED, "pg_column_size(t.*)"))
+    )
+    return int(connection.execute(text(f"SELECT {' + '.join(sums)}")).scalar_one())
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    value: Any = connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+    return int(value)
 
 
 def as_age(text: str) -> timedelta:
@@ -93,8 +114,8 @@ class _Pruning:
             pass
         with self._database.writing() as connection:
             connection.execute(delete(WATCH_ERRORS).where(WATCH_ERRORS.c.time < before))
-            # A mark goes once its file was out of the folder for that long while the folder was watched. Without a watch
-            # nothing is known of the files, and a mark that goes too soon means an image that is inspected twice.
+            # A processed file is forgotten once it was out of the folder for that long while the folder was watched. Without
+            # a watch nothing is known of the files, and one that is forgotten too soon is inspected twice.
             last = select(WATCHED.c.folder, func.max(WATCHED.c.checked).label("checked")).group_by(WATCHED.c.folder)
             for folder, checked in connection.execute(last).all():
                 gone = WATCHED.c.checked < _before(checked, age)
@@ -121,7 +142,7 @@ class _Pruning:
 
     def _size(self) -> int:
         with self._database.reading() as connection:
-            return sized(connection)
+            return stored_bytes(connection)
 
     def _give_up_images(self, over: int, *, good: bool) -> int:
         """Of one transaction's size at most, and no more than brings ``over`` bytes; how many bytes, 0 where there are none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sapatchcore.errors import SettingsError
-from sapatchcore.records.inspected import check_keep
+from sapatchcore.records.record import check_keep
 
 Keep = Literal["none", "rejected", "all"]
 _LEAST: dict[str, float] = {
