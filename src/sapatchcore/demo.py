@@ -17,7 +17,8 @@ from PIL import Image
 
 from sapatchcore.data.images import is_image, read_image, read_mask
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset, open_dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.device import choose_device
 from sapatchcore.errors import DataError

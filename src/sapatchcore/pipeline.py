@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, Progress, Sources, read_batches
-from sapatchcore.data.transform import Size
 from sapatchcore.embed.backbone import GIVEN, Backbone
 from sapatchcore.embed.device import choose_device
 from sapatchcore.embed.patches import Patches, require_numbers, to_patches

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import ModelFileError

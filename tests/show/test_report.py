@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.datasets.folders import Dataset
-from sapatchcore.datasets.samples import Sample
+from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.result import Result
 from sapatchcore.show import report, report_rows

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sapatchcore.data.images import thumbnail
+from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, Progress, Sources
-from sapatchcore.data.thumbnails import thumbnail
-from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.growth import Growth, without_image

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sapatchcore.data.packed import Files, Packed, Sizes, Texts
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size, crop_box
+from sapatchcore.data.pixels import Size, crop_box
 
 SIGMA = 4.0
 _RADIUS = 16  # 4 sigma

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 from sapatchcore.score.anomaly_map import anomaly_map
 
 Float32 = npt.NDArray[np.float32]

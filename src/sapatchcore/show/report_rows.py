@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.result import Result
 from sapatchcore.score.explain import Cause, Explanation
