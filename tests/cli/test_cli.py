@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from command import run
 from PIL import Image
+from typer.main import get_command
 
+from sapatchcore.cli import app, with_flags
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.tables import MVTEC_AD
 
@@ -190,12 +192,15 @@ def test_gif_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_report_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page, table, figures = tmp_path / "r.html", tmp_path / "r.csv", tmp_path / "r.json"
-    given = ["--csv", str(table), "--json", str(figures), "--false-reject", "0.5"]
-    assert run("report", str(model), str(root / "bench"), "-o", str(page), *given) == 0
+    page, table = tmp_path / "r.html", tmp_path / "r.csv"
+    command = ["report", str(model), str(root / "bench"), "-o", str(page), "--false-reject", "0.5"]
+    assert run(*command) == 0
     assert capsys.readouterr().out == f"{page}: 24 images, {page.stat().st_size / 1e6:.1f} MB.\n"
     assert page.read_text().count("nearest good patch") >= 24
-    verdicts = json.loads(figures.read_text())["verdicts"]
+    assert run(*command, "--csv", str(table), "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["image_auroc"] is not None
+    verdicts = figures["verdicts"]
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
     assert [row["path"] for row in rows] == [verdict["path"] for verdict in verdicts]
     assert run("predict", str(model), *[row["path"] for row in rows], "--false-reject", "0.5", "--json") == 0
@@ -412,6 +417,23 @@ def test_progress_is_drawn_on_a_terminal_only(
     assert "Scoring" not in drawn.out
     assert run("predict", str(model), str(root / "bench/test/good"), "--quiet") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_options_of_the_library_are_said_as_flags() -> None:
+    sentence = "`batch_size` 3 and `csv_file`: see `ray status`, or `address` local, or /tmp/a_b."
+    assert with_flags(sentence) == "--batch-size 3 and --csv: see `ray status`, or --ray local, or /tmp/a_b."
+
+
+def test_json_is_a_flag_everywhere() -> None:
+    commands, found = [get_command(app)], 0
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            if "--json" in parameter.opts:
+                assert getattr(parameter, "is_flag", False), command.name
+                found += 1
+    assert found > 10
 
 
 def test_help_does_not_wait_for_pytorch() -> None:

@@ -215,7 +215,7 @@ def _from_checkpoint(name: str, path: Path, options: dict[str, Any]) -> Any:
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError) as error:
         raise WeightsError(
             f"The checkpoint {path} does not fit {name}: {_first_line(error)} "
-            "Name the network that it was made from with --backbone."
+            "Name the network that it was made from with `backbone`."
         ) from None
 
 

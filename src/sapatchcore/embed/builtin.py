@@ -44,7 +44,7 @@ def check_builtin(weights: str | None, layers: tuple[str, str]) -> None:
     if weights not in ("pretrained", "random", None):
         raise SettingsError(
             f"weights must be 'pretrained' or 'random' for backbone builtin. Got {weights!r}. "
-            "Name the network that the checkpoint is of with --backbone."
+            "Name the network that the checkpoint is of with `backbone`."
         )
     if missing := [layer for layer in layers if layer not in LAYERS]:
         raise SettingsError(f"builtin has no layer {missing[0]!r}. Allowed: {', '.join(LAYERS)}.")

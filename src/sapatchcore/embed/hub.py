@@ -24,11 +24,11 @@ def pretrained_file(name: str) -> Path:
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsError(f"timm has no pretrained weights for {name}. Use --weights FILE with a checkpoint.")
+        raise WeightsError(f"timm has no pretrained weights for {name}. Use `weights` FILE with a checkpoint.")
     if config.custom_load:
         raise WeightsError(
             f"The pretrained weights of {name} are in a format of their own, which is not read here. "
-            "Use --weights FILE with a .pth or .safetensors checkpoint."
+            "Use `weights` FILE with a .pth or .safetensors checkpoint."
         )
     tried = []
     if config.hf_hub_id:
@@ -55,9 +55,9 @@ def pretrained_file(name: str) -> Path:
             reason = str(error).strip().splitlines()
             tried.append(f"the hub {constants.ENDPOINT} ({reason[0][:120] if reason else type(error).__name__})")
     raise WeightsError(
-        f"The pretrained weights of {name} cannot be had: tried {', '.join(tried)}. Ways out: --weights FILE with a "
+        f"The pretrained weights of {name} cannot be had: tried {', '.join(tried)}. Ways out: `weights` FILE with a "
         "checkpoint (.pth or .safetensors, torchvision's or timm's); a hub cache filled on a machine with internet; or "
-        "--backbone builtin, the small network that comes with this package."
+        "`backbone` builtin, the small network that comes with this package."
     )
 
 

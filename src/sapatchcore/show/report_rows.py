@@ -93,11 +93,11 @@ def write_rows(
     rows = report_rows(detector, dataset, evaluation, **options)
     if csv_file is not None:  # a path that is no text keeps its bytes
         content = report_csv(rows).encode("utf-8", "surrogateescape")
-        write_bytes(csv_file, content, "Name another file with --csv.")
+        write_bytes(csv_file, content, "Name another file with `csv_file`.")
     if json_file is not None:
         figures = evaluation.to_dict(false_reject)
         figures.pop("scores")
-        write_json(json_file, {**figures, "verdicts": rows}, "Name another file with --json.")
+        write_json(json_file, {**figures, "verdicts": rows}, "Name another file with `json_file`.")
 
 
 def explained(
