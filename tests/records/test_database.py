@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -155,7 +156,7 @@ def test_a_damaged_file_is_never_a_traceback(tmp_path: Path, damaged: Callable[.
             records.add([inspection(file_name=f"{i}.png", image=b"%d" % i * 2000)])
     content, sentences = path.read_bytes(), list[str]()
     chance = np.random.default_rng(0)
-    for number in range(25):
+    for number in range(15):
         copy = tmp_path / f"{number}.sqlite"
         copy.write_bytes(damaged(content, chance))
         try:
@@ -304,7 +305,11 @@ def test_a_server_that_goes_away_is_a_sentence(postgresql: postgres.PostgreSQL, 
         assert time.monotonic() - start < 30
 
 
-ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(sys.path),
+    "PATH": "/usr/bin:/bin",
+    "OMP_NUM_THREADS": "1",
+}
 
 RECORDING = """
 import sys

@@ -160,7 +160,7 @@ def test_without_pyarrow_it_is_said_what_to_install(records: Records, monkeypatc
 
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
 def test_memory_does_not_grow_with_the_records(tmp_path: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "AT_ONCE", 100)
+    monkeypatch.setattr(files, "AT_ONCE", 30)
 
     class Nowhere(io.RawIOBase):
         def writable(self) -> bool:
@@ -178,7 +178,7 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path, write: str, monke
             tracemalloc.stop()
 
     with Records(tmp_path / "r.sqlite") as records:
-        new = [inspection() for _ in range(500)]
+        new = [inspection() for _ in range(150)]
         records.add(new)
         peak(records)  # what is made once
         few = peak(records)

@@ -322,7 +322,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_any_sequence_answers_as_a_plain_list(records: Records, clock: Clock, steps: list[Any]) -> None:
     # One database for all examples: what is there at first is what the list begins with.
@@ -415,14 +415,14 @@ def test_the_calendars_ends(records: Records, time: datetime, zone: int) -> None
     assert len(records.find(Filter(until=moment))) == (time == datetime.max)
 
 
-def test_a_watched_file_is_recorded_with_its_mark_once(records: Records) -> None:
-    mark = WatchedFile("/in", "a/1.png", 10, 123, "b" * 64)
-    assert len(records.add([inspection(watched=mark)])) == 1
-    assert records.processed_files("/in", ["a/1.png", "a/2.png"]) == {"a/1.png": mark}
+def test_a_watched_file_is_recorded_with_its_state_once(records: Records) -> None:
+    file = WatchedFile("/in", "a/1.png", 10, 123, "b" * 64)
+    assert len(records.add([inspection(watched=file)])) == 1
+    assert records.processed_files("/in", ["a/1.png", "a/2.png"]) == {"a/1.png": file}
     assert records.processed_files("/other", ["a/1.png"]) == {}
     # The same content again, as another program would have it: nothing is recorded.
-    assert records.add([inspection(watched=mark), inspection(watched=replace(mark, mtime_ns=5))]) == []
-    fresh = replace(mark, image_hash="c" * 64)
+    assert records.add([inspection(watched=file), inspection(watched=replace(file, mtime_ns=5))]) == []
+    fresh = replace(file, image_hash="c" * 64)
     both = records.add([inspection(file_name="kept", watched=fresh), inspection(file_name="api")])
     assert [one.file_name for one in both] == ["kept", "api"]
     assert records.processed_files("/in", ["a/1.png"]) == {"a/1.png": fresh}
@@ -434,10 +434,10 @@ def test_a_watched_file_is_recorded_with_its_mark_once(records: Records) -> None
 
 @pytest.mark.usefixtures("clock")
 def test_an_unreadable_file_is_kept_once_for_each_state(records: Records) -> None:
-    mark = WatchedFile("/in", "\udcff.png", 10, 123, "")
-    assert records.unreadable(mark, "It is no image.")
-    assert not records.unreadable(mark, "It is no image.")
-    assert records.unreadable(replace(mark, mtime_ns=124), "Still no image.")
+    file = WatchedFile("/in", "\udcff.png", 10, 123, "")
+    assert records.unreadable(file, "It is no image.")
+    assert not records.unreadable(file, "It is no image.")
+    assert records.unreadable(replace(file, mtime_ns=124), "Still no image.")
     assert [(one.name, one.reason, one.time) for one in records.watch_errors()] == [
         ("\\xff.png", "Still no image.", DAY),
         ("\\xff.png", "It is no image.", DAY),
@@ -446,13 +446,14 @@ def test_an_unreadable_file_is_kept_once_for_each_state(records: Records) -> Non
     assert set(records.processed_files("/in", ["\udcff.png", "\\xff.png"])) == {"\udcff.png"}
 
 
-def test_many_marks(records: Records) -> None:
-    names = [f"{i}.png" for i in range(1203)]
+def test_many_processed_files(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "FILES_AT_ONCE", 50)
+    names = [f"{i}.png" for i in range(123)]
     records.add([inspection(watched=WatchedFile("/in", name, 1, 2, name)) for name in names])
     assert set(records.processed_files("/in", [*names, "x"])) == set(names)
 
 
-def test_a_mark_goes_once_its_file_was_away_for_long_while_the_folder_was_watched(
+def test_a_file_is_forgotten_once_it_was_away_for_long_while_the_folder_was_watched(
     records: Records, clock: Clock
 ) -> None:
     names = ["stays.png", "goes.png"]

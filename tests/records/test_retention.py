@@ -30,10 +30,10 @@ def images(records: Records) -> list[int]:
 
 
 def fill(records: Records, sizes: list[int], good: set[int]) -> list[int]:
-    """One record each, with an image of that many bytes where that is not 0; the places in ``good`` are called good."""
+    """One record each, with an image of that many bytes where that is not 0; those in ``good``, by index, are called good."""
     found = records.add([inspection(image=bytes(size), media_type="image/png") for size in sizes])
-    for place in good:
-        records.feedback(found[place].number, "good")
+    for index in good:
+        records.feedback(found[index].number, "good")
     return [one.number for one in found]
 
 
@@ -85,7 +85,7 @@ def test_nothing_goes_where_there_is_room(records: Records) -> None:
     assert len(images(records)) == 3
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.one_of(st.just(0), st.integers(1, 60_000)), max_size=30),
     good=st.sets(st.integers(0, 29)),
