@@ -387,7 +387,14 @@ def test_pretrained_nowhere_says_the_ways_out_at_once() -> None:
     assert time.monotonic() - began < 5
     message = str(caught.value)
     assert message.startswith("The pretrained weights of resnet18.tv_in1k cannot be had: tried the hub's cache ")
-    for part in ("timm/resnet18.tv_in1k", "torch's cache", "resnet18-f37072fd.pth", "`weights`", "cache", "`backbone` builtin"):
+    for part in (
+        "timm/resnet18.tv_in1k",
+        "torch's cache",
+        "resnet18-f37072fd.pth",
+        "`weights`",
+        "cache",
+        "`backbone` builtin",
+    ):
         assert part in message
 
 

@@ -126,7 +126,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, committed at the end of ``with``, given up where that ends by an exception. Raises RecordsError."""
+        """One transaction, committed at the end of ``with``, rolled back where that ends by an exception. Raises RecordsError."""
         with self._alone(), self._saying(), self._writer.begin() as connection:
             yield connection
 
@@ -165,7 +165,7 @@ class Database:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Of SQLite, the only writer of this process: waiting here is fair and quick, SQLite's own waiting is neither."""
+        """With SQLite only one thread of this process writes: waiting here is fair and quick, SQLite's own waiting is neither."""
         if not self.is_sqlite:
             yield
             return
@@ -185,21 +185,21 @@ class Database:
                 f"{self.shown}: all {CONNECTIONS} connections were busy for {self._wait:g} s. Try again."
             ) from None
         except DBAPIError as error:
-            raise self._known(error.orig or error) from None
-        except (ValueError, TypeError) as error:  # no time, no number where one was written: bits turned on the disk
+            raise self._translated(error.orig or error) from None
+        except (ValueError, TypeError) as error:  # what was a time or a number is none any more: damaged on the disk
             raise RecordsError(f"{self.shown}: {_SQLITE[11]}") from error
-        except sqlite3.Error as error:  # of what is set up for a connection, before SQLAlchemy has it
-            raise self._known(error) from None
+        except sqlite3.Error as error:  # while a connection is set up, before SQLAlchemy has it
+            raise self._translated(error) from None
 
-    def _known(self, error: BaseException) -> RecordsError:
+    def _translated(self, error: BaseException) -> RecordsError:
         """What the database's own error means."""
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(code, int) and code & 0xFF in _SQLITE:
             return RecordsError(f"{self.shown}: {_SQLITE[code & 0xFF].format(wait=self._wait)}")
         state = getattr(error, "sqlstate", None)
-        for known in (state, str(state)[:2]):
-            if known in _POSTGRESQL:
-                return RecordsError(f"{self.shown}: {_POSTGRESQL[known].format(wait=self._wait)}")
+        for found in (state, str(state)[:2]):
+            if found in _POSTGRESQL:
+                return RecordsError(f"{self.shown}: {_POSTGRESQL[found].format(wait=self._wait)}")
         words = " ".join(str(error).split()) or type(error).__name__
         for secret in self._secrets:
             words = words.replace(secret, "***")

@@ -131,7 +131,7 @@ class Records:
         return None if row is None else (bytes(row.content), str(row.media_type))
 
     def feedback(self, number: int, label: str | None, note: str = "", by: str = "") -> Record:
-        """An operator's word on an inspection: "good" or "defect"; None takes it back.
+        """Keep an operator's feedback on an inspection: "good" or "defect"; None takes it back.
 
         Raises DataError where there is no such record; SettingsError for another label.
         """
