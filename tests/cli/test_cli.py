@@ -62,7 +62,11 @@ def test_info_tells_what_a_model_holds(model: Path, capsys: pytest.CaptureFixtur
         (["update", "{tmp}/text.png", "{root}"], 1, "cut off or no model file"),
         (["forget", "{model}", "no.png", "-o", "{tmp}/m"], 1, "no.png is not among the 24 images"),
         (["gif", "{model}", "{root}/bench/test/good", "-o", "{tmp}/a.gif"], 1, "has no test images to show"),
-        (["gif", "{model}", "{root}/bench", "-o", "{tmp}/a.gif", "--most-bytes", "1000"], 1, "at least one frame"),
+        (
+            ["gif", "{model}", "{root}/bench", "-o", "{tmp}/a.gif", "--most", "2", "--most-bytes", "1000"],
+            1,
+            "at least one frame",
+        ),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run
-from made_screws import SMALL
+from made_screws import SMALL, make_screws
 from PIL import Image
 
 
@@ -102,12 +102,13 @@ def test_gif_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.
 
 def test_report_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, table = tmp_path / "r.html", tmp_path / "r.csv"
-    command = ["report", str(model), str(root / "bench"), "-o", str(page), "--false-reject", "0.5"]
-    assert run(*command) == 0
-    assert capsys.readouterr().out == f"{page}: 24 images, {page.stat().st_size / 1e6:.1f} MB.\n"
-    assert page.read_text().count("nearest good patch") >= 24
-    assert run(*command, "--csv", str(table), "--json") == 0
+    make_screws(tmp_path / "few", seed=3, train=1, test=1)
+    given = ["-o", str(page), "--false-reject", "0.5"]
+    assert run("report", str(model), str(tmp_path / "few"), *given) == 0
+    assert capsys.readouterr().out == f"{page}: 3 images, {page.stat().st_size / 1e6:.1f} MB.\n"
+    assert run("report", str(model), str(root / "bench"), *given, "--csv", str(table), "--json") == 0
     figures = json.loads(capsys.readouterr().out)
+    assert page.read_text().count("nearest good patch") >= 24
     assert figures["image_auroc"] is not None
     verdicts = figures["verdicts"]
     rows = list(csv.DictReader(table.open(encoding="utf-8")))

@@ -57,8 +57,10 @@ def test_evaluate_without_masks_says_why(tmp_path: Path, capsys: pytest.CaptureF
     assert figures["reasons"]["pixel_auroc"] == "no ground-truth masks"
 
 
-def test_benchmark_makes_three_tables_in_order(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--compare", "none", "--seeds", "0,1", "-o", str(tmp_path), "--format", "markdown", *SMALL]
+def test_benchmark_makes_three_tables_in_order_and_a_gif_a_category(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--compare", "none", "--seeds", "0,1", "-o", str(tmp_path), "--format", "markdown", "--gifs", *SMALL]
     assert run("benchmark", str(root), *arguments) == 0
     text = capsys.readouterr().out
     titles = [line for line in text.splitlines() if line.startswith("**")]
@@ -78,7 +80,9 @@ def test_benchmark_makes_three_tables_in_order(root: Path, tmp_path: Path, capsy
     ]
     mean = np.mean([run["image_auroc"] for run in runs if run["model"] == "SA-PatchCore"])
     assert row[1].startswith(f"{mean:.4f}")
-    assert {file.name for file in tmp_path.iterdir()} == {f"benchmark.{kind}" for kind in ("json", "md", "csv", "txt")}
+    tables = {f"benchmark.{kind}" for kind in ("json", "md", "csv", "txt")}
+    assert {file.name for file in tmp_path.iterdir()} == {*tables, "gifs"}
+    assert {file.name for file in (tmp_path / "gifs").iterdir()} == {"bottle.gif", "bench.gif"}
 
 
 def test_benchmark_of_chosen_categories(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,12 +91,6 @@ def test_benchmark_of_chosen_categories(root: Path, tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "table,model,column,mean,spread"
     assert sum(line.split(",")[3] != "" for line in lines[1:]) == 3 * 2  # Avg and Bottle in three tables
-
-
-def test_benchmark_makes_a_gif_a_category(root: Path, tmp_path: Path) -> None:
-    arguments = ["--compare", "none", "--seeds", "0,1", "-o", str(tmp_path), "--gifs", *SMALL]
-    assert run("benchmark", str(root), *arguments) == 0
-    assert {file.name for file in (tmp_path / "gifs").iterdir()} == {"bottle.gif", "bench.gif"}
 
 
 def test_log_to_a_tracker(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
