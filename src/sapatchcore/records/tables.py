@@ -1,8 +1,8 @@
 """The tables of the inspection records, the version of their layout, and what goes into and comes out of their rows.
 
-The columns of the records are the fields of ``Record``. Images lie in a table of their own, so that a listing never reads
-them. Numbers of records are never given twice. Of a file in a watched folder its newest state is kept: files that were
-processed already are told by it.
+The columns of the records are the fields of ``Record``. Images have a table of their own, so that a listing never reads them.
+A number is never given to two records. The newest state of each file of a watched folder is kept, too: it tells which files
+were processed already.
 """
 
 from __future__ import annotations
