@@ -132,7 +132,7 @@ class SAPatchCore(Calibrated):
         return gather_result(scored, self.settings, calibration=self._calibration, total=total, progress=progress)
 
     def score(self, batch: Batch) -> Scored:
-        """Score one batch of images that were read and resized before, as data/transform.py's ``prepare`` does.
+        """Score one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does.
 
         The same numbers as ``predict`` gives for a batch of these images. Raises NotFittedError before ``fit`` or ``load``.
         """

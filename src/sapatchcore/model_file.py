@@ -27,7 +27,7 @@ import torch
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.packed import Files, Sizes, Texts
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.weights import Weights, digest
 from sapatchcore.errors import ModelFileError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch
-from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.score.anomaly_score import Float32, Maps, anomaly_map, part_map
 from sapatchcore.score.calibration import NO_CALIBRATION, Calibration

@@ -307,7 +307,7 @@ def _damage(form: str, state: dict[str, torch.Tensor], path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("missing tensors", r"does not fit resnet18: .*Name the network that it was made from with --backbone\.$"),
+        ("missing tensors", r"does not fit resnet18: .*Name the network that it was made from with `backbone`\.$"),
         ("missing beyond the cut", r"does not fit resnet18: "),
         ("another network", r"does not fit resnet18: "),
         ("another width", r"does not fit resnet18: "),
@@ -387,7 +387,14 @@ def test_pretrained_nowhere_says_the_ways_out_at_once() -> None:
     assert time.monotonic() - began < 5
     message = str(caught.value)
     assert message.startswith("The pretrained weights of resnet18.tv_in1k cannot be had: tried the hub's cache ")
-    for part in ("timm/resnet18.tv_in1k", "torch's cache", "resnet18-f37072fd.pth", "--weights", "cache", "builtin"):
+    for part in (
+        "timm/resnet18.tv_in1k",
+        "torch's cache",
+        "resnet18-f37072fd.pth",
+        "`weights`",
+        "cache",
+        "`backbone` builtin",
+    ):
         assert part in message
 
 
@@ -432,7 +439,7 @@ def test_download_that_breaks_is_not_called_a_missing_file(monkeypatch: pytest.M
 )
 @pytest.mark.usefixtures("no_hub")
 def test_every_network_without_weights_at_hand_ends_in_a_sentence(name: str, message: str | None) -> None:
-    with pytest.raises(WeightsError, match=message or "--weights"):
+    with pytest.raises(WeightsError, match=message or "`weights`"):
         backbone(name, weights="pretrained")
 
 

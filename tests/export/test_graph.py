@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.data.transform import crop_box
+from sapatchcore.data.pixels import crop_box
 from sapatchcore.score.anomaly_score import anomaly_map
 from sapatchcore.score.threshold import p_values
 

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from sapatchcore.cli.common import Device, warn
+from sapatchcore.cli.options import Device, warn
 
 TokensFile = Annotated[Path, typer.Option("--file", "-f", help="The token file; made where there is none.")]
 

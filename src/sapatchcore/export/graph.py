@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from sapatchcore.data.transform import crop_box
+from sapatchcore.data.pixels import crop_box
 from sapatchcore.export.attention import anchored_attention
 from sapatchcore.export.enlarge import Enlarge
 from sapatchcore.export.reduce import Rows

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sapatchcore.data.images import thumbnail
 from sapatchcore.data.packed import Files, Packed, Sizes, Texts
+from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch
-from sapatchcore.data.thumbnails import thumbnail
-from sapatchcore.data.transform import Size
 
 
 @dataclass(frozen=True)

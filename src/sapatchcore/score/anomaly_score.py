@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size, crop_box
+from sapatchcore.data.pixels import Size, crop_box
 from sapatchcore.errors import SettingsError
 from sapatchcore.settings import Settings
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 from sapatchcore.errors import NotFittedError
 from sapatchcore.score.anomaly_score import anomaly_map
 from sapatchcore.score.drift import Drift, drift

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from einops import rearrange
 
-from sapatchcore.data.transform import Size, crop_box
+from sapatchcore.data.pixels import Size, crop_box
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.score.regions import Box, Region

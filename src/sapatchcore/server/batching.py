@@ -15,8 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sapatchcore.data.pixels import UInt8Array
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size, UInt8Array
 from sapatchcore.result import Result
 from sapatchcore.server.served import Plain, Served, Share
 from sapatchcore.server.worker import Worker

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 from sapatchcore.result import Result
 from sapatchcore.server.batching import Place
 from sapatchcore.server.schemas import (

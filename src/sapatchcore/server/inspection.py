@@ -12,8 +12,7 @@ from typing import Any
 
 from sapatchcore.data.pixels import rgb_from_bytes
 from sapatchcore.errors import DataError, SAPatchCoreError
-from sapatchcore.records.inspected import Arrived, image_hash, records_of
-from sapatchcore.records.record import Record
+from sapatchcore.records.record import ReceivedImage, Record, image_hash, records_of
 from sapatchcore.score.calibration import NO_CALIBRATION
 from sapatchcore.score.verdict import Verdict
 from sapatchcore.server.batching import Job, Place
@@ -118,7 +117,7 @@ def _look(uploads: Sequence[Upload], most_pixels: int) -> list[Header]:
 
 def _read(
     service: Service, model: Served, upload: Upload, header: Header, place: int, explain: bool
-) -> tuple[Arrived, Job]:
+) -> tuple[ReceivedImage, Job]:
     """An image decoded, and prepared for the network."""
     start, name = time.perf_counter(), upload.called(place)
     try:
@@ -128,7 +127,7 @@ def _read(
         raise Refused(422, str(error)) from None
     except MemoryError:
         raise Refused(503, f"There is not enough memory to decode {name} now.", retry_after=5) from None
-    arrived = Arrived(upload.file_name, upload.content, image_hash(upload.content), header.media_type, pixels)
+    arrived = ReceivedImage(upload.file_name, upload.content, image_hash(upload.content), header.media_type, pixels)
     service.telemetry.decode.observe(time.perf_counter() - start)
     return arrived, Job(model, name, (image.shape[0], image.shape[1]), pixels, explain)
 

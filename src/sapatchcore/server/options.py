@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sapatchcore.errors import SettingsError
-from sapatchcore.records.inspected import check_keep
+from sapatchcore.records.record import check_keep
 
 Keep = Literal["none", "rejected", "all"]
 _LEAST: dict[str, float] = {
@@ -73,7 +73,7 @@ class ServerOptions:
         if self.tokens is None and not is_loopback(self.host):
             raise SettingsError(
                 f"Others can reach {self.host}, so the server needs tokens. Make a file of them with `sapatchcore token` and "
-                "name it with --tokens, or use --host 127.0.0.1."
+                "name it with `tokens`, or use `host` 127.0.0.1."
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sapatchcore.data.images import read_image
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.score.calibration import LEAVE_ONE_OUT
 from sapatchcore.score.explain import Explanation

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sapatchcore.datasets.folders import Dataset
-from sapatchcore.datasets.samples import GOOD
+from sapatchcore.datasets.samples import GOOD, Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import MetricError
 from sapatchcore.score.calibration import LEAVE_ONE_OUT
