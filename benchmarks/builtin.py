@@ -8,7 +8,7 @@ import numpy as np
 from measure import BACKBONE, Record, images_for, interleaved, parser, ratio, shown, spread, table, test_set
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import read_image
+from sapatchcore.data.sources import read_image
 
 QUESTION = "predict: ms an image, the built-in backbone against Wide ResNet-50-2 (random weights), both models"
 NAMES = {"self": "SA-PatchCore", "none": "PatchCore"}

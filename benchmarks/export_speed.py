@@ -39,7 +39,8 @@ from measure import (
 from uv import find_uv_bin
 
 from sapatchcore import SAPatchCore, open_exported
-from sapatchcore.data.images import list_images, read_image
+from sapatchcore.data.images import list_images
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.export.export import export_model
 from sapatchcore.export.sessions import onnx_session, openvino_session

@@ -24,8 +24,9 @@ from measure import (
 )
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import list_images, read_image
+from sapatchcore.data.images import list_images
 from sapatchcore.data.pixels import prepare
+from sapatchcore.data.sources import read_image
 
 QUESTION = "fit of 320 images at 1 %, files to memory bank, against the bare network over the same images"
 WORKERS = (0, 1, 2, 4)

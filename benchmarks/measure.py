@@ -24,8 +24,8 @@ import timm
 import torch
 
 import sapatchcore
-from sapatchcore.data.images import read_image
 from sapatchcore.data.pixels import prepare
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise

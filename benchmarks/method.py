@@ -18,8 +18,7 @@ import numpy.typing as npt
 import torch
 from measure import Record, parser
 
-from sapatchcore.data.images import ImageSource
-from sapatchcore.data.sources import Batch, read_batches
+from sapatchcore.data.sources import Batch, ImageSource, read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import PRETRAINED, RANDOM, Backbone

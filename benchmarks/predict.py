@@ -26,7 +26,7 @@ from measure import (
 )
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import read_image
+from sapatchcore.data.sources import read_image
 from sapatchcore.verify.metrics import auroc
 
 QUESTION = "predict: ms an image against the bare network, for two banks, two batches and three formats"

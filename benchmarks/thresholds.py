@@ -24,8 +24,7 @@ import torch
 from measure import Record, parser, table
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import ImageSource
-from sapatchcore.data.sources import Batch
+from sapatchcore.data.sources import Batch, ImageSource
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import GOOD
 from sapatchcore.embed.patches import Embedder, Patches

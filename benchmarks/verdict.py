@@ -12,8 +12,7 @@ import numpy as np
 from measure import BACKBONE, Record, images_for, interleaved, parser, shown, spread, table, test_set
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import read_image
-from sapatchcore.data.sources import Images
+from sapatchcore.data.sources import Images, read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.show.report import write_report
 from sapatchcore.synth.write import write_dataset
