@@ -110,7 +110,9 @@ def check_nearest_excluded(
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
-def check_index_excluded(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> None:
+def check_index_excluded(
+    queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor
+) -> None:
     """``check_index`` with the rows of each query's excluded group infinitely far."""
     found = exact.NearestIndex(bank, groups).nearest(queries, excluded)
     everything = _without(queries, bank, excluded, groups)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from measure import (
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.measure import (
     BACKBONE,
     Record,
     bare_network,
@@ -27,8 +29,6 @@ from measure import (
     spread,
     table,
 )
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
 from sapatchcore.embed.attention import self_attention
 
 QUESTION = "Self-attention: ours, the authors' form and PyTorch's fused kernel, on real layer-3 maps"
@@ -129,7 +129,10 @@ def memory(x: torch.Tensor) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder:
         file = Path(folder) / "x.pt"
         torch.save(x.clone(), file)
-        return {form: int(in_subprocess(__file__, {"form": form, "file": str(file)})["bytes"]) for form in FORMS}
+        return {
+            form: int(in_subprocess("benchmarks.core.attention", {"form": form, "file": str(file)})["bytes"])
+            for form in FORMS
+        }
 
 
 @torch.inference_mode()

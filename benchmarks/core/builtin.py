@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from measure import BACKBONE, Record, images_for, interleaved, parser, ratio, shown, spread, table, test_set
 
+from benchmarks.measure import BACKBONE, Record, images_for, interleaved, parser, ratio, shown, spread, table, test_set
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_image
 

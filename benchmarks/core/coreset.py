@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import BACKBONE, Record, images_for, interleaved, parser, ratio, shown, spread, table
 
+from benchmarks.measure import BACKBONE, Record, images_for, interleaved, parser, ratio, shown, spread, table
 from sapatchcore import Settings
 from sapatchcore.data.sources import read_batches
 from sapatchcore.embed.backbone import Backbone

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import torch
-from measure import (
+
+from benchmarks.measure import (
     BACKBONE,
     Record,
     bare_network,
@@ -22,7 +23,6 @@ from measure import (
     spread,
     table,
 )
-
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import list_images, read_image
 from sapatchcore.data.transform import prepare

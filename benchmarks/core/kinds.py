@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from measure import Record, parser, table
-from method import shortened
 from method_summary import CO_OCCURRENCE as WRONG_PAIRS
 
+from benchmarks.core.method import shortened
+from benchmarks.measure import Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import GOOD, Dataset

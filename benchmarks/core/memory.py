@@ -7,8 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from measure import BACKBONE, Record, images_for, in_subprocess, made_images, parser, peak_memory, table
-
+from benchmarks.measure import BACKBONE, Record, images_for, in_subprocess, made_images, parser, peak_memory, table
 from sapatchcore import SAPatchCore
 
 QUESTION = "Peak resident memory of fit for few and for many images, each in a process of its own"
@@ -30,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     found, rows = {}, []
     for count in (few, many):
         task = {"backbone": name, "images": count, "data": str(given.data.resolve()) if given.data else ""}
-        one = in_subprocess(__file__, task)
+        one = in_subprocess("benchmarks.core.memory", task)
         found[str(count)] = one
         rows.append((count, one["peak_mb"], one["before_fit_mb"], one["bank"]))
     growth = (rows[1][1] - rows[0][1]) / (many - few)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from measure import Record, parser
 
+from benchmarks.measure import Record, parser
 from sapatchcore.data.images import ImageSource
 from sapatchcore.data.sources import Batch, read_batches
 from sapatchcore.datasets.folders import open_dataset

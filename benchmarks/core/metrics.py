@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from measure import Record, images_for, interleaved, made_images, parser, shown, spread, table, test_set
 
+from benchmarks.measure import Record, images_for, interleaved, made_images, parser, shown, spread, table, test_set
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_mask
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1

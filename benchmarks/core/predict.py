@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import (
+
+from benchmarks.measure import (
     BACKBONE,
     Record,
     bare_network,
@@ -24,7 +25,6 @@ from measure import (
     table,
     test_set,
 )
-
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_image
 from sapatchcore.verify.metrics import auroc

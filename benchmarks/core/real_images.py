@@ -10,8 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from measure import Record, parser, spread, table
-
+from benchmarks.measure import Record, parser, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset

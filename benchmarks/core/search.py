@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import BACKBONE, Record, interleaved, parser, ratio, shown, spread, table
 
+from benchmarks.measure import BACKBONE, Record, interleaved, parser, ratio, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
@@ -58,9 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
     if given.category is not None:
         record["image_auroc"] = accuracy(given)
     record.write(given.output)
-
-
-# ------------------------------------------------------------------------------------------------- patches
 
 
 def patches(given: argparse.Namespace, folder: Path) -> tuple[torch.Tensor, list[torch.Tensor], dict[str, Any]]:
@@ -137,9 +134,6 @@ def rows_of(pool: torch.Tensor, size: int, facts: dict[str, Any]) -> torch.Tenso
         return pool[:size]
     chosen = torch.randperm(facts["real_rows"], generator=torch.Generator().manual_seed(2))[:size]
     return pool[chosen.sort().values]
-
-
-# ------------------------------------------------------------------------------------------------- figures
 
 
 def measured(rows: torch.Tensor, queries: list[torch.Tensor], repeats: int) -> dict[str, Any]:

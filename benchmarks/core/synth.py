@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Record, interleaved, parser, shown, spread, table
 
+from benchmarks.measure import Record, interleaved, parser, shown, spread, table
 from sapatchcore.synth.write import LAYOUTS, SCENES, find_scene, write_dataset
 
 QUESTION = "Images a second of the made data sets, drawn alone, and drawn, encoded and written in both layouts"

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from measure import Record, parser, table
 
+from benchmarks.measure import Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import ImageSource
 from sapatchcore.data.sources import Batch
@@ -211,9 +211,6 @@ def thresholds_ratio(pairs: Sequence[tuple[Float32, Float32]], rate: float) -> d
         return None
     low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9)).tolist()
     return {"median": middle, "low": low, "high": high}
-
-
-# -------------------------------------------------------------------------------------------------- drift
 
 
 def drift_delays(streams: int, quiet: Sequence[int], parts: int, calibration: int = 320) -> dict[str, Any]:

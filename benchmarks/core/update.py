@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Record, parser, shown, spread, table
-from method import shortened
 
+from benchmarks.core.method import shortened
+from benchmarks.measure import Record, parser, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset, Sample
@@ -73,9 +73,6 @@ def made_dataset(out: Path, quick: bool) -> Dataset:
 
 def detector(ratio: float, seed: int) -> SAPatchCore:
     return SAPatchCore(backbone="builtin", attention="self", coreset_ratio=ratio, seed=seed)
-
-
-# ------------------------------------------------------------------------------------------------- update
 
 
 def runs_of(dataset: Dataset, ratio: float, seed: int) -> list[dict[str, Any]]:
@@ -149,9 +146,6 @@ def times(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------- forget
-
-
 def forget(dataset: Dataset, ratio: float, seed: int, folder: Path) -> dict[str, Any]:
     """One training image is a defective one under another name: with it, without it by forget, and never learned.
 
@@ -194,9 +188,6 @@ def told_apart(fitted: SAPatchCore, others: Sequence[Sample], bad: Sample) -> di
         "p_of_image": float(result.p_values[-1]),
         "p_of_kind": spread(result.p_values[same].tolist()) if same else None,
     }
-
-
-# ------------------------------------------------------------------------------------------------- shown
 
 
 def tables(runs: Sequence[dict[str, Any]], forgotten: Sequence[dict[str, Any]]) -> None:

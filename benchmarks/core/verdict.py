@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import BACKBONE, Record, images_for, interleaved, parser, shown, spread, table, test_set
 
+from benchmarks.measure import BACKBONE, Record, images_for, interleaved, parser, shown, spread, table, test_set
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_image
 from sapatchcore.data.sources import Images

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from measure import Record, Seconds, interleaved, parser, ratio, shown, spread, table
 from uv import find_uv_bin
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.measure import Record, Seconds, interleaved, parser, ratio, shown, spread, table
+
+ROOT = Path(__file__).parents[2]
 QUESTION = "Installed size and start-up of the package without PyTorch (edge) and with it (learn)"
 EXTRAS = ("edge", "learn")
 # On Linux the package index's PyTorch comes for GPUs. What of it a machine without one never loads:
@@ -52,9 +53,6 @@ def main(arguments: list[str] | None = None) -> None:
         record["seconds"] = timed(variants(programs, given.model, given.learned, given.images), repeats)
     show(record.content["results"])
     record.write(given.output)
-
-
-# ------------------------------------------------------------------------------------------- environments
 
 
 def built(folder: Path) -> Path:
@@ -96,9 +94,6 @@ def bytes_of(paths: Iterable[Path]) -> int:
     """Bytes of the files ``paths``, and of all files in those that are folders; each once."""
     files = {file for path in paths for file in ([path] if not path.is_dir() else path.rglob("*"))}
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
-
-
-# ------------------------------------------------------------------------------------------------- times
 
 
 def variants(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import BACKBONE, Record, parser, table
 
+from benchmarks.measure import BACKBONE, Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.export.export import export_model

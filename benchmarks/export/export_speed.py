@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import openvino
 import torch
-from measure import (
+from uv import find_uv_bin
+
+from benchmarks.measure import (
     BACKBONE,
     Record,
     Seconds,
@@ -36,8 +38,6 @@ from measure import (
     table,
     test_set,
 )
-from uv import find_uv_bin
-
 from sapatchcore import SAPatchCore, open_exported
 from sapatchcore.data.images import list_images, read_image
 from sapatchcore.datasets.samples import Dataset
@@ -113,9 +113,6 @@ def timed_images(folder: Path | None, count: int) -> np.ndarray:
     return np.stack([read_image(files[k % len(files)]) for k in range(count)])
 
 
-# ------------------------------------------------------------------------------------------------- ours
-
-
 def exported(
     detector: SAPatchCore, folder: Path, name: str, runtimes: dict[str, str]
 ) -> tuple[dict[str, Path], dict[str, Any]]:
@@ -163,9 +160,6 @@ def bare(name: str, raw: np.ndarray) -> Callable[[], object]:
         model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     )
     return lambda: [compiled(one.numpy()) for one in inputs]
-
-
-# ------------------------------------------------------------------------------------------------- theirs
 
 
 @contextmanager
@@ -237,9 +231,6 @@ def answer(process: subprocess.Popen[str], asked: dict[str, Any] | None = None) 
     if not line:
         raise SystemExit("anomalib's process ended before it answered; anomalib.log says why.")
     return dict(json.loads(line))
-
-
-# ------------------------------------------------------------------------------------------------- figures
 
 
 def speed(seconds: Seconds, count: int) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Record, made_images, parser, table
 from PIL import Image
 from safetensors import safe_open
-from scale_processes import Watch
 
+from benchmarks.measure import Record, made_images, parser, table
+from benchmarks.scale.processes import Watch
 from sapatchcore import SAPatchCore
 from sapatchcore.scale.fit import fit
 from sapatchcore.scale.predict import PART, predict
@@ -74,9 +74,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-# ------------------------------------------------------------------------------------------------- material
 
 
 def made_files(folder: Path, count: int, different: int) -> list[Path]:
@@ -133,9 +130,6 @@ def ray_with(workers: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-# ------------------------------------------------------------------------------------------------- one size
 
 
 def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, facts: dict[str, Any]) -> dict[str, Any]:
@@ -210,9 +204,6 @@ class Clock:
         end = self._now()
         score = self._last["predict"] - self._begin
         return {"score": score, "sum": end - self._begin - score, "whole": end - self._begin}
-
-
-# ------------------------------------------------------------------------------------------------- growth
 
 
 def growth(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measure import Record, parser, spread, table
 
+from benchmarks.measure import Record, parser, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
@@ -66,9 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
             found[name] = compared(dataset, settings, given.shares, given.repeats or 3, quick=given.quick)
             shown(name, found[name])
             record.write(given.output)  # a run that is cut off keeps what it has
-
-
-# ------------------------------------------------------------------------------------------------- the choices
 
 
 class Chosen(NamedTuple):
@@ -138,9 +135,6 @@ def turns(works: list[Callable[[], Any]]) -> tuple[list[Any], float]:
         found.append(work())
         slowest = max(slowest, time.perf_counter() - begin)
     return found, slowest
-
-
-# ------------------------------------------------------------------------------------------------- the comparison
 
 
 def compared(

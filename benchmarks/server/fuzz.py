@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import subprocess
@@ -11,15 +10,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from load_figures import percentiles
-from load_http import Connection, NoAnswer
-from load_server import Memory, Server
-from load_stages import INSPECT, is_alive
+import httpx
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from benchmarks.server.answers import percentiles
+from benchmarks.server.process import INSPECT, Memory, Server
+from benchmarks.server.wire import exchange
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from hostile import hostile_images, real
 from hostile_requests import RawRequest, all_requests, form, with_body
 from right_answers import wrong_answer
@@ -44,7 +46,7 @@ def fuzz(folder: Path, server: Server, *, short: bool) -> dict[str, Any]:
         "requests": requests,
         "schema": schema,
         "afterwards": {
-            "alive": server.alive() and is_alive(server),
+            "alive": server.alive() and _is_alive(server),
             "a_good_image": good["statuses"],
             "model": server.get("/v1/models")["models"][0]["state"],
             "tracebacks_in_the_log": server.tracebacks(),
@@ -71,53 +73,40 @@ def of_images(token: str, count: int) -> Iterator[RawRequest]:
 
 def sent(server: Server, requests: Iterable[RawRequest]) -> dict[str, Any]:
     """Send them, several at once, and judge what comes back."""
-    with Memory(server.pid, 0.1) as memory:
-        found = asyncio.run(_Sender(server.port).run(requests))
-    found["largest_mb"] = max(memory.bytes, default=0) / 1e6
-    return found
+    with Memory(server.pid, 0.1) as memory, ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(partial(_judged, server.port), requests))
+    return {
+        "sent": len(answers),
+        "statuses": dict(sorted(Counter(status for status, _, _ in answers).items())),
+        "wrong": [wrong for _, wrong, _ in answers if wrong is not None],
+        "ms": percentiles(seconds for _, _, seconds in answers if seconds is not None),
+        "largest_mb": max(memory.bytes, default=0) / 1e6,
+    }
 
 
-class _Sender:
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._statuses: Counter[str] = Counter()
-        self._wrong: list[str] = []
-        self._seconds: list[float] = []
+def _judged(port: int, request: RawRequest) -> tuple[str, str | None, float | None]:
+    """The status, "closed", "waits" or "hangs" for want of one; what is wrong with the answer; its seconds."""
+    begin = time.perf_counter()
+    limit, end = UNFINISHED if request.unfinished else HANG, request.protocol and not request.unfinished
+    seconds = None
+    try:
+        answer = exchange(port, request.content, limit, end=end)
+    except TimeoutError:
+        status, wrong = ("waits", None) if request.unfinished else ("hangs", "hangs")
+    else:
+        if answer is None:
+            status, wrong = "closed", wrong_answer(request, None, {}, b"")
+        else:
+            seconds, status = time.perf_counter() - begin, str(answer.status)
+            wrong = wrong_answer(request, answer.status, answer.headers, answer.body)
+    return status, None if wrong is None else f"{request.what}: {wrong}", seconds
 
-    async def run(self, requests: Iterable[RawRequest]) -> dict[str, Any]:
-        source = iter(requests)
-        await asyncio.gather(*(self._one_after_the_other(source) for _ in range(AT_ONCE)))
-        return {
-            "sent": sum(self._statuses.values()),
-            "statuses": dict(sorted(self._statuses.items())),
-            "wrong": self._wrong,
-            "ms": percentiles(self._seconds),
-        }
 
-    async def _one_after_the_other(self, source: Iterator[RawRequest]) -> None:
-        for request in source:
-            begin = time.perf_counter()
-            try:
-                connection = await Connection.open(self._port)
-                try:
-                    limit = UNFINISHED if request.unfinished else HANG
-                    end = request.protocol and not request.unfinished
-                    answer = await connection.send((request.content,), limit, end=end)
-                finally:
-                    connection.close()
-            except TimeoutError:
-                self._note("waits" if request.unfinished else "hangs", None if request.unfinished else request, "hangs")
-                continue
-            except (NoAnswer, OSError):
-                self._note("closed", request, wrong_answer(request, None, {}, b""))
-                continue
-            self._seconds.append(time.perf_counter() - begin)
-            self._note(str(answer.status), request, wrong_answer(request, answer.status, answer.headers, answer.body))
-
-    def _note(self, status: str, request: RawRequest | None, wrong: str | None) -> None:
-        self._statuses[status] += 1
-        if request is not None and wrong is not None:
-            self._wrong.append(f"{request.what}: {wrong}")
+def _is_alive(server: Server) -> bool:
+    try:
+        return bool(server.get("/v1/me")["role"] == "admin")
+    except httpx.HTTPError:
+        return False
 
 
 def of_schema(folder: Path, server: Server, *, examples: int, seconds: int) -> dict[str, Any]:

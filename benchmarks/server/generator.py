@@ -1,24 +1,29 @@
-"""The load generator, a process of its own: ``load_client.py TASK ANSWERS`` reads a task and writes what was answered.
+"""The load generator, a process of its own: ``python -m benchmarks.server.generator TASK ANSWERS``, both JSON files.
 
-Image files are read beforehand; a request costs a checksum of its comment and a write. How much of a core that took is in
-the answers (``cpu_seconds`` of ``wall_seconds``), and so is every answer: when, how long, status, record and image hash.
+locust sends; every answer is written down: when, how long, status, record and image hash. Image files are read beforehand; how
+much of a core the rest took is in the answers (``cpu_seconds`` of ``wall_seconds``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from load_http import Answer, Body, Connection, NoAnswer, request
+import gevent.pool
+from locust import FastHttpUser, task
+from locust.env import Environment
+from locust.exception import StopUser
+
+from benchmarks.server.wire import HOST, NumberedImage
 
 PAUSE = 0.05  # seconds before a client that was told 503 asks again
+CONNECTIONS = 2000  # that requests which are sent at their time may share
 
 
 @dataclass(frozen=True)
@@ -46,140 +51,96 @@ class Task:
 @dataclass
 class Answers:
     """answered: [begin, seconds, status, record or null, hash as sent] of each, ``begin`` after the start; whole 200s whose
-    hash was not the sent one are in ``failures``."""
+    hash was not the sent one are in ``failures``, with the requests that had no answer."""
 
     answered: list[list[Any]] = field(default_factory=list)
     probed: list[list[Any]] = field(default_factory=list)
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
     overload_end: float = 0.0
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
 
 
-class Generator:
-    """Sends what a task says."""
+class Client(FastHttpUser):
+    """One client that asks again and again, or one that sends everything at its time; ``prepare`` says which."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.answers = Answers()
-        self._bodies = itertools.cycle([Body(Path(name).read_bytes()) for name in task.images])
-        self._numbers = itertools.count(task.first)
-        self._idle: list[Connection] = []
-        self._at_once = 0
-        self._begin = time.perf_counter()
+    given: Task
+    answers: Answers
+    begin: float
+    status = 200  # of the last answer, 0 where there was none
 
-    async def run(self) -> Answers:
-        cpu = time.process_time()
-        self._begin = time.perf_counter()
-        if self.task.rate:
-            await self._open_loop()
-        else:
-            await asyncio.gather(*(self._client() for _ in range(self.task.clients)))
-        self.answers.wall_seconds = time.perf_counter() - self._begin
-        self.answers.cpu_seconds = time.process_time() - cpu
-        return self.answers
+    @classmethod
+    def prepare(cls, given: Task) -> None:
+        cls.given, cls.answers, cls.begin = given, Answers(), time.perf_counter()
+        cls.network_timeout = cls.connection_timeout = given.timeout
+        cls.concurrency = CONNECTIONS if given.rate else 1
+        cls.images = itertools.cycle([NumberedImage(Path(name)) for name in given.images])
+        cls.numbers = itertools.count(given.first)
 
-    async def _client(self) -> None:
-        """One after the other, until the time is over."""
-        connection = None
-        while self._now() < self.task.seconds:
-            try:
-                if connection is None or not connection.is_open:
-                    connection = await Connection.open(self.task.port)
-                answer = await self._ask(connection, self.answers.answered)
-            except (OSError, TimeoutError) as error:
-                self._failed(error)
-                if self.task.until_gone:
-                    break
-                connection = None
-                await asyncio.sleep(PAUSE)
-                continue
-            if answer.status != 200:
-                await asyncio.sleep(PAUSE)
-        if connection is not None:
-            connection.close()
+    def wait_time(self) -> float:
+        return 0.0 if self.status == 200 else PAUSE
 
-    async def _open_loop(self) -> None:
-        """At their times, whether the ones before are answered or not; then single ones, to see it recover."""
-        sent = []
-        for time_due in self._due():
-            if (early := time_due - self._now()) > 0:
-                await asyncio.sleep(early)
-            sent.append(asyncio.create_task(self._arrival()))
-        self.answers.overload_end = self._now()
-        await self._probe()
-        await asyncio.gather(*sent)
+    @task
+    def work(self) -> None:
+        if self.given.rate:
+            self.send_at_their_time()
+            raise StopUser
+        self.status = self.ask(self.answers.answered)
+        if self.given.until_gone and not self.status:
+            raise StopUser
 
-    async def _probe(self) -> None:
-        end = self._now() + self.task.probe
-        while self._now() < end:
-            try:
-                connection = await Connection.open(self.task.port)
-                await self._ask(connection, self.answers.probed)
-                connection.close()
-            except (OSError, TimeoutError) as error:
-                self._failed(error, "probe: ")
-            await asyncio.sleep(PAUSE)
+    def send_at_their_time(self) -> None:
+        """Whether the ones before are answered or not; then single ones, to see it recover."""
+        sent = gevent.pool.Group()
+        for number in range(int(self.given.rate * self.given.seconds)):
+            gevent.sleep(max(0.0, number / self.given.rate - self.now()))
+            sent.spawn(self.ask, self.answers.answered)
+            self.answers.most_at_once = max(self.answers.most_at_once, len(sent))
+        self.answers.overload_end = self.now()
+        while self.now() < self.answers.overload_end + self.given.probe:
+            self.ask(self.answers.probed)
+            gevent.sleep(PAUSE)
+        sent.join()
 
-    def _due(self) -> Iterator[float]:
-        number = 0
-        while (due := number / self.task.rate) < self.task.seconds:
-            yield due
-            number += 1
-
-    async def _arrival(self) -> None:
-        self._at_once += 1
-        self.answers.most_at_once = max(self.answers.most_at_once, self._at_once)
-        try:
-            connection = await self._connection()
-            await self._ask(connection, self.answers.answered)
-            if connection.is_open:
-                self._idle.append(connection)
-        except (OSError, TimeoutError) as error:
-            self._failed(error)
-        finally:
-            self._at_once -= 1
-
-    async def _connection(self) -> Connection:
-        """One that is open and not in use, or a new one."""
-        while self._idle:
-            if (connection := self._idle.pop()).is_open:
-                return connection
-        return await Connection.open(self.task.port)
-
-    async def _ask(self, connection: Connection, answered: list[list[Any]]) -> Answer:
-        body = next(self._bodies)
-        tail, sent_hash = body.numbered(next(self._numbers))
-        length = len(body.front) + len(tail)
-        head = request("POST", self.task.target, self.task.token, media_type=body.media_type, length=length)
-        begin = self._now()
-        answer = await connection.send((head, body.front, tail), self.task.timeout)
-        record = None
-        if answer.status == 200:
-            (result,) = json.loads(answer.body)["results"]
+    def ask(self, answered: list[list[Any]]) -> int:
+        image = next(self.images)
+        content, sent_hash = image.numbered(next(self.numbers))
+        headers = {"Authorization": f"Bearer {self.given.token}", "Content-Type": image.media_type}
+        begin = self.now()
+        answer = self.client.post(self.given.target, data=content, headers=headers)
+        seconds, record = self.now() - begin, None
+        if not answer.status_code:
+            self.answers.failures[type(answer.error).__name__] += 1
+            return 0
+        if answer.status_code == 200:
+            (result,) = json.loads(answer.content)["results"]
             record = result["record"]
-            if result["image_hash"] != sent_hash:
-                self._count("another image's answer")
-        answered.append([begin, answer.seconds, answer.status, record, sent_hash])
-        return answer
+            self.answers.failures.update(["another image's answer"] if result["image_hash"] != sent_hash else [])
+        answered.append([begin, seconds, answer.status_code, record, sent_hash])
+        return int(answer.status_code)
 
-    def _failed(self, error: Exception, when: str = "") -> None:
-        kind = "no answer" if isinstance(error, NoAnswer) else type(error).__name__
-        self._count(when + kind)
-
-    def _count(self, failure: str) -> None:
-        self.answers.failures[failure] = self.answers.failures.get(failure, 0) + 1
-
-    def _now(self) -> float:
-        return time.perf_counter() - self._begin
+    def now(self) -> float:
+        return time.perf_counter() - self.begin
 
 
-def main() -> None:
-    task = Task(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    answers = asyncio.run(Generator(task).run())
-    Path(sys.argv[2]).write_text(json.dumps(asdict(answers)), encoding="utf-8")
+def run(given: Task) -> Answers:
+    """Send it all; requests that are under way at the end are waited for."""
+    environment = Environment(user_classes=[Client], host=f"http://{HOST}:{given.port}", stop_timeout=given.timeout)
+    runner = environment.create_local_runner()
+    cpu = time.process_time()
+    Client.prepare(given)
+    clients = 1 if given.rate else given.clients
+    runner.start(clients, spawn_rate=clients)
+    runner.spawning_greenlet.join()
+    while runner.user_count and (given.rate or time.perf_counter() - Client.begin < given.seconds):
+        gevent.sleep(PAUSE)
+    runner.quit()
+    Client.answers.wall_seconds = time.perf_counter() - Client.begin
+    Client.answers.cpu_seconds = time.process_time() - cpu
+    return Client.answers
 
 
 if __name__ == "__main__":
-    main()
+    found = run(Task(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    Path(sys.argv[2]).write_text(json.dumps(vars(found)), encoding="utf-8")

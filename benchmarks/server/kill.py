@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
-from load_figures import accounted, faults
-from load_server import MODEL, Generator, Server
-from load_stages import INSPECT
 
+from benchmarks.server.answers import accounted, faults
+from benchmarks.server.process import INSPECT, MODEL, Generator, Server
 from sapatchcore import SAPatchCore
 
 UPDATED = "update: 200"
@@ -86,6 +86,6 @@ def _updates(server: Server, ending: threading.Event, done: list[str]) -> None:
             if status == 200:
                 status, _ = server.post(f"/v1/models/{MODEL}/update", {"preview": preview["preview"]})
                 done.append(f"update: {status}")
-        except (RuntimeError, OSError, TimeoutError, ValueError):
+        except (httpx.HTTPError, ValueError):
             done.append("cut off")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Does the server hold under load, faults and bad input? ``load.py latency throughput overload sigkill fuzz``, or some of them.
+"""Does the server hold under load, faults and bad input? Stages latency, throughput, overload, sigkill and fuzz, or some of them.
 
 Each stage is bounded in time, stays on the loopback address and below a temporary folder, and replaces its own part of
 results/load.json alone.
@@ -12,21 +12,33 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from load_fuzz import fuzz
-from load_kill import sigkill
-from load_material import Material, make
-from load_server import MODEL, Server
-from load_stages import QUEUE, latency, overload, throughput
-from measure import RESULTS, Record, table
+from PIL import Image
 
+from benchmarks.measure import RESULTS, Record, table
+from benchmarks.server.fuzz import fuzz
+from benchmarks.server.kill import sigkill
+from benchmarks.server.process import MODEL, Server
+from benchmarks.server.stages import QUEUE, latency, overload, throughput
 from sapatchcore import SAPatchCore
+from sapatchcore.synth.write import write_dataset
 
 QUESTION = "the server: latency over predict, throughput against predict, overload, SIGKILL under load, malformed input"
 STAGES = ("latency", "throughput", "overload", "sigkill", "fuzz")
 SMALL, LARGE = "jpeg 700", "png 1024"
+KINDS = {"png 1024": ("PNG", 1024), "jpeg 700": ("JPEG", 700)}  # what cameras write: whole, and packed
+TEST = {"good": 12, "paint": 2, "scratch": 2}  # a line sees mostly good parts
+
+
+@dataclass(frozen=True)
+class Material:
+    """model: the file. images: of each of KINDS, the files."""
+
+    model: Path
+    images: dict[str, list[Path]]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,6 +64,31 @@ def main(arguments: list[str] | None = None) -> None:
                 "took_seconds": time.perf_counter() - begin,
             }
             record.write(given.output)
+
+
+def make(folder: Path, *, short: bool) -> Material:
+    """Learn from 100 made images (short: 6 small ones), default settings, and write the images to inspect."""
+    side, train = (160, 6) if short else (1024, 100)
+    test = dict.fromkeys(TEST, 1) if short else TEST
+    write_dataset(folder / "set", "screws", side=side, train=train, test=test)
+    detector = SAPatchCore(backbone="builtin", device="cpu").fit(folder / "set")
+    model = folder / "model.safetensors"
+    detector.save(model)
+    made = sorted((folder / "set" / "test").rglob("*.png"))
+    images: dict[str, list[Path]] = {}
+    for kind, (file_format, wanted) in KINDS.items():
+        images[kind] = []
+        for path in made:
+            target = folder / kind.replace(" ", "_") / f"{path.parent.name}_{path.stem}.{file_format.lower()}"
+            target.parent.mkdir(exist_ok=True)
+            if file_format == "PNG":
+                target.write_bytes(path.read_bytes())
+            else:
+                with Image.open(path) as picture:
+                    small = picture.resize((min(wanted, side),) * 2, Image.Resampling.LANCZOS)
+                small.save(target, file_format, quality=90)
+            images[kind].append(target)
+    return Material(model, images)
 
 
 def run(stage: str, folder: Path, material: Material, *, short: bool) -> dict[str, Any]:

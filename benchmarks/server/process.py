@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from load_http import HOST, exchange, request
+import httpx
 
+from benchmarks.server.wire import HOST
 from sapatchcore.server.tokens import make_token
 
+ROOT = Path(__file__).parents[2]
 MODEL = "screws"
+INSPECT = f"/v1/models/{MODEL}/inspect"
 COMMAND = "import sys; from sapatchcore.cli import main; sys.exit(main())"
 START = 200.0  # seconds that a server may take to be ready
 
@@ -35,6 +38,12 @@ class Server:
         self.log = folder / "server.log"
         self.token = make_token("load", "admin", folder / "tokens.yaml")
         self.port = free_port()
+        headers = {"Authorization": f"Bearer {self.token}"}
+        # A connection for each request: one that is kept open would not outlive a kill.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.Client(
+            base_url=f"http://{HOST}:{self.port}", headers=headers, timeout=120.0, limits=limits, trust_env=False
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -71,24 +80,21 @@ class Server:
     def ready(self) -> bool:
         """Whether it answers, and takes inspections."""
         try:
-            answer = exchange(self.port, [request("GET", "/readyz", self.token)], 5.0)
-        except (TimeoutError, OSError):
+            return self._client.get("/readyz", timeout=5.0).status_code == 200
+        except httpx.TransportError:
             return False
-        return answer is not None and answer.status == 200
 
     def get(self, target: str) -> Any:
-        """The JSON of a GET. Raises RuntimeError where the answer is none."""
-        answer = exchange(self.port, [request("GET", target, self.token)])
-        if answer is None or answer.status != 200:
-            raise RuntimeError(f"GET {target}: {None if answer is None else (answer.status, answer.body[:300])}")
-        return json.loads(answer.body)
+        """The JSON of a GET. Raises httpx.HTTPError where it is answered otherwise, or not at all."""
+        return self._client.get(target).raise_for_status().json()
 
     def post(self, target: str, content: dict[str, Any]) -> tuple[int, Any]:
-        """Status and JSON of a POST of JSON."""
-        body = json.dumps(content).encode()
-        head = request("POST", target, self.token, media_type="application/json", length=len(body))
-        answer = exchange(self.port, [head, body], 120.0)
-        return (0, None) if answer is None else (answer.status, json.loads(answer.body))
+        """Status and JSON of a POST of JSON; status 0 where the connection ended without an answer."""
+        try:
+            answer = self._client.post(target, json=content)
+        except (httpx.NetworkError, httpx.RemoteProtocolError):
+            return 0, None
+        return answer.status_code, answer.json()
 
     def kill(self) -> None:
         """SIGKILL to it and whatever it started."""
@@ -193,25 +199,25 @@ def free_port() -> int:
 
 
 class Generator:
-    """A load generator, ``load_client.py``, as a process of its own."""
+    """A load generator, generator.py, as a process of its own: locust changes the one that it is in."""
 
     def __init__(self, folder: Path, server: Server, images: Sequence[Path], **task: Any) -> None:
-        """task: of ``load_client.Task``, where it differs from the usual."""
+        """task: of ``generator.Task``, where it differs from the usual."""
         given = {
             "port": server.port,
             "token": server.token,
-            "target": f"/v1/models/{MODEL}/inspect",
+            "target": INSPECT,
             "images": [str(path) for path in images],
             **task,
         }
         self._answers = folder / "answers.json"
         self._answers.unlink(missing_ok=True)
         (folder / "task.json").write_text(json.dumps(given), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).parent / "load_client.py"), str(folder / "task.json")]
-        self._process = subprocess.Popen([*command, str(self._answers)])
+        command = [sys.executable, "-m", "benchmarks.server.generator", str(folder / "task.json"), str(self._answers)]
+        self._process = subprocess.Popen(command, cwd=ROOT)
 
     def wait(self, seconds: float) -> dict[str, Any]:
-        """What was answered (``load_client.Answers``)."""
+        """What was answered (``generator.Answers``)."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import http.client
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load_figures import accounted, faults, flatness, percentiles, rate, statuses
-from load_http import Body, Connection, exchange, request
-from load_server import MODEL, Generator, Memory, Server, cpu_seconds
 
+from benchmarks.server.answers import accounted, faults, flatness, percentiles, rate, statuses
+from benchmarks.server.process import INSPECT, Generator, Memory, Server, cpu_seconds
+from benchmarks.server.wire import HOST, NumberedImage
 from sapatchcore import SAPatchCore
 
-INSPECT = f"/v1/models/{MODEL}/inspect"
 QUEUE = 64  # images that the server may have accepted and not answered yet: its default
 REST = 0.03  # seconds between two measurements: threads of the one before must have gone to sleep
 RAMP = 10.0  # seconds of load that do not count
@@ -27,25 +25,27 @@ def latency(server: Server, detector: SAPatchCore, images: list[Path], *, short:
 
     The connection stays open, as a line's does. Generator: this process, which does nothing else meanwhile.
     """
-    bodies = [Body(path.read_bytes()) for path in images]
+    pictures = [NumberedImage(path) for path in images]
     rounds = 3 if short else 200
     alone: list[float] = []
     served: list[float] = []
-    with _Client(server) as ask:
-        for turn in range(-5, rounds):
-            path, body = images[turn % len(images)], bodies[turn % len(images)]
-            pair = [
-                lambda path=path: _timed(lambda: detector.predict(path)),
-                lambda body=body, n=turn: ask(body, n + 5),
-            ]
-            order = (0, 1) if turn % 2 else (1, 0)
-            found = {}
-            for which in order:
-                found[which] = pair[which]()
-                time.sleep(REST)
-            if turn >= 0:
-                alone.append(found[0])
-                served.append(found[1])
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
+    for turn in range(-5, rounds):
+        path, picture = images[turn % len(images)], pictures[turn % len(images)]
+        content, _ = picture.numbered(turn + 5)
+        pair = [
+            lambda path=path: detector.predict(path),
+            lambda content=content, picture=picture: _ask(connection, server.token, picture.media_type, content),
+        ]
+        order = (0, 1) if turn % 2 else (1, 0)
+        found = {}
+        for which in order:
+            found[which] = _timed(pair[which])
+            time.sleep(REST)
+        if turn >= 0:
+            alone.append(found[0])
+            served.append(found[1])
+    connection.close()
     over = np.asarray(served) - np.asarray(alone)
     return {
         "rounds": rounds,
@@ -56,29 +56,13 @@ def latency(server: Server, detector: SAPatchCore, images: list[Path], *, short:
     }
 
 
-class _Client:
-    """Asks the server image by image over one connection; a call returns the seconds."""
-
-    def __init__(self, server: Server) -> None:
-        self._runner = asyncio.Runner()
-        self._token = server.token
-        self._connection = self._runner.run(Connection.open(server.port))
-
-    def __enter__(self) -> Callable[[Body, int], float]:
-        return self._ask
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._runner.close()
-
-    def _ask(self, body: Body, number: int) -> float:
-        tail, _ = body.numbered(number)
-        length = len(body.front) + len(tail)
-        head = request("POST", INSPECT, self._token, media_type=body.media_type, length=length)
-        answer = self._runner.run(self._connection.send((head, body.front, tail), 60.0))
-        if answer.status != 200:
-            raise RuntimeError(f"The server answered {answer.status}: {answer.body[:300]!r}")
-        return answer.seconds
+def _ask(connection: http.client.HTTPConnection, token: str, media_type: str, content: bytes) -> None:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": media_type}
+    connection.request("POST", INSPECT, content, headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"The server answered {answer.status}: {body[:300]!r}")
 
 
 def throughput(
@@ -172,9 +156,3 @@ def _timed(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
-
-
-def is_alive(server: Server) -> bool:
-    """Whether it still answers, with JSON."""
-    answer = exchange(server.port, [request("GET", "/v1/me", server.token)])
-    return answer is not None and answer.status == 200 and json.loads(answer.body)["role"] == "admin"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scripts import ROOT, script
+from scripts import script
 
 from sapatchcore import SAPatchCore
 from sapatchcore.settings import settings_from
@@ -20,8 +19,10 @@ from sapatchcore.synth.write import write_dataset
 UInt8 = npt.NDArray[np.uint8]
 
 
-def test_scores_are_the_detectors(images: Callable[..., UInt8], good: UInt8, small: dict[str, Any]) -> None:
-    method = script("benchmarks/method.py")
+def test_scores_are_the_detectors(
+    images: Callable[..., UInt8], good: UInt8, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = script("benchmarks/core/method.py")
     other = images(6, (80, 64), 1)
     built: list[tuple[str, int]] = []
     network = method.network
@@ -30,7 +31,7 @@ def test_scores_are_the_detectors(images: Callable[..., UInt8], good: UInt8, sma
         built.append((settings.backbone, settings.seed))
         return network(settings)
 
-    method.network = counted
+    monkeypatch.setattr(method, "network", counted)
     beyond = {"coreset_ratio": 0.05, "temperature": 0.5, "context_weight": 2.0}
     options = [
         {**small, "backbone": backbone, "weights": weights, "attention": attention, "seed": seed, **beyond}
@@ -50,7 +51,7 @@ def test_it_runs_and_its_results_make_the_page(tmp_path: Path) -> None:
     write_dataset(tmp_path / "given", "kits", side=96, train=2, test={"good": 3, "missing": 3})
     output = tmp_path / "method_made.json"
     arguments = ["--quick", "--data", str(tmp_path / "given"), "--synth", "screws", "--backbones", "resnet18"]
-    script("benchmarks/method.py").main([*arguments, "--output", str(output)])
+    script("benchmarks/core/method.py").main([*arguments, "--output", str(output)])
     content = json.loads(output.read_text(encoding="utf-8"))
     runs = content["results"]["runs"]
     assert [(run["dataset"], run["attention"], run["seed"]) for run in runs] == [
@@ -59,24 +60,22 @@ def test_it_runs_and_its_results_make_the_page(tmp_path: Path) -> None:
     assert list(runs[0]["per_defect"]) == ["lacking", "over-coupling", "paint", "scratch"]
     assert runs[2]["test_images"] == {"good": 2, "missing": 2}
     assert all(run["weights"] == "random" and 0 <= run["image_auroc"] <= 1 for run in runs)
-    page = page_with(content, tmp_path)
+    page = page_with(content)
     assert "*screws* (8 to learn from, 10 to test, made, 128×128), *given* (2 to learn from, 4 to test)." in page
     assert "### Kinds of anomaly: resnet18, random weights" in page
 
 
-def page_with(content: dict[str, Any] | None, folder: Path) -> str:
+def page_with(content: dict[str, Any] | None) -> str:
     """docs/results.md as it would be with this method.json, or without one."""
-    results = folder / "results"
-    shutil.copytree(ROOT / "benchmarks/results", results, ignore=shutil.ignore_patterns("method_*.json"))
+    tables = script("benchmarks/tables.py")
+    results = {name: other for name, other in tables.measured().items() if not name.startswith("method_")}
     if content is not None:
-        (results / "method_made.json").write_text(json.dumps(content), encoding="utf-8")
-    summary = script("benchmarks/summary.py")
-    summary.RESULTS = results
-    return str(summary.results_page())
+        results["method_made"] = content
+    return str(tables.part("docs/results.md", "", results))
 
 
-def test_page_without_the_comparison(tmp_path: Path) -> None:
-    page = page_with(None, tmp_path)
+def test_page_without_the_comparison() -> None:
+    page = page_with(None)
     assert "PatchCore against SA-PatchCore" not in page
     assert page.endswith("|\n")
 
@@ -107,7 +106,7 @@ def made_up(gains: dict[tuple[str, str], tuple[float, ...]], base: float = 0.5) 
     return {"arguments": {"side": 350, "synth": "screws,kits"}, "results": {"runs": runs}}
 
 
-def test_sentences_and_rows_follow_from_the_numbers(tmp_path: Path) -> None:
+def test_sentences_and_rows_follow_from_the_numbers() -> None:
     content = made_up(
         {
             ("screws", "lacking"): (0.2, 0.3, 0.4),  # mean 0.3, error 0.1/√3: won
@@ -116,7 +115,7 @@ def test_sentences_and_rows_follow_from_the_numbers(tmp_path: Path) -> None:
             ("grid", "bent"): (-0.1, 0.1, 0.03),  # tie
         }
     )
-    page = page_with(content, tmp_path)
+    page = page_with(content)
     assert (
         "On co-occurrence kinds SA-PatchCore gains 0.200 ± 0.050 on average; it wins 2 of 2 kinds, loses 0, ties 0: "
         "the claimed gain holds here. On other kinds SA-PatchCore is level, at −0.045 ± 0.051 on average; it wins 0 of 2 "
@@ -144,8 +143,7 @@ def test_sentences_and_rows_follow_from_the_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_claim_can_fail(with_pairs: tuple[float, ...], elsewhere: tuple[float, ...], gain: bool, parity: bool) -> None:
-    runs = made_up({("kits", "extra"): with_pairs, ("screws", "paint"): elsewhere})["results"]["runs"]
-    told = script("benchmarks/method_summary.py").verdict(runs, "builtin")
+    told = page_with(made_up({("kits", "extra"): with_pairs, ("screws", "paint"): elsewhere}))
     words = {True: "holds", False: "does not hold"}
     assert f"the claimed gain {words[gain]} here." in told
     assert f"the claimed parity (no loss on average) {words[parity]} here." in told
@@ -153,7 +151,7 @@ def test_claim_can_fail(with_pairs: tuple[float, ...], elsewhere: tuple[float, .
 
 
 def test_a_tie_is_within_twice_the_standard_error() -> None:
-    better = script("benchmarks/method_summary.py").better
+    better = script("benchmarks/figures.py").better
     # Mean 1, deviation √2·d, error d for (1 − d, 1 + d).
     assert better((0.51, 1.49)) == "SA-PatchCore"
     assert better((0.49, 1.51)) == "tie"

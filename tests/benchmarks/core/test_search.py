@@ -12,10 +12,11 @@ from scripts import script
 
 def test_quick_run_and_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'sapatchcore[search]'")
-    benchmark, summary = script("benchmarks/search.py"), script("benchmarks/search_summary.py")
+    benchmark = script("benchmarks/core/search.py")
     monkeypatch.setattr(benchmark, "PATCHES", 20)
     benchmark.main(["--quick", "--output", str(tmp_path / "search.json")])
-    results = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))["results"]
+    content = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
+    results = content["results"]
     assert [list(searches) for searches in results["banks"].values()] == [
         ["exact", "float16", "int8"],
         ["exact", "float16", "int8", "faiss"],
@@ -23,20 +24,24 @@ def test_quick_run_and_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for searches in results["banks"].values():
         for name in ("exact", "float16", "int8"):
             assert searches[name]["recall"] == 1
-    rows = summary.search_rows(results)
+    told, _, head, line, *rows, _, pays = table_of(content).splitlines()
+    assert told == "Patches: Gaussian mixture, 1536 numbers each."
     assert len(rows) == 7
-    assert {len(row) for row in rows} == {len(summary.HEAD)}
-    assert rows[0][:2] == ("300", "exact")
-    assert rows[0][4:] == ("1.00 (1.00–1.00)", "1.0000", "0")
-    assert summary.conditions(results) == "Patches: Gaussian mixture, 1536 numbers each."
+    assert {row.count("|") for row in rows} == {head.count("|")} == {line.count("|")}
+    assert rows[0].startswith("| 300 | exact | ")
+    assert rows[0].endswith(" | 1.00 (1.00–1.00) | 1.0000 | 0 |")
+    assert pays.startswith("Faster than exact in this run: ")
+
+
+def table_of(content: dict[str, Any]) -> str:
+    return str(script("benchmarks/tables.py").part("docs/search.md", "search", {"search": content}))
 
 
 def ratios(*pairs: tuple[int, float | None]) -> dict[str, Any]:
-    banks = {
+    return {
         str(size): {"exact": {}, **({} if ratio is None else {"faiss": {"over_exact": {"median": ratio}}})}
         for size, ratio in pairs
     }
-    return {"banks": banks}
 
 
 @pytest.mark.parametrize(
@@ -49,14 +54,14 @@ def ratios(*pairs: tuple[int, float | None]) -> dict[str, Any]:
     ],
 )
 def test_from_which_size_it_pays(pairs: list[tuple[int, float | None]], expected: int | None) -> None:
-    assert script("benchmarks/search_summary.py").pays_from(ratios(*pairs), "faiss") == expected
+    assert script("benchmarks/figures.py").pays_from(ratios(*pairs), "faiss") == expected
 
 
 def test_accuracy_rows() -> None:
-    summary = script("benchmarks/search_summary.py")
     one = {"auroc": 0.9, "difference": -0.00012, "largest_score_difference": 0.0123}
-    rows = summary.auroc_rows({"image_auroc": {"searches": {"faiss": one}}})
-    assert rows == [("faiss", "0.9000", "-0.0001", "0.01")]
-    assert len(rows[0]) == len(summary.AUROC_HEAD)
-    told = {"image_auroc": {"category": "screw", "images": 160, "bank": 25088}}
-    assert summary.auroc_conditions(told) == "The built-in network on screw, 160 images, a bank of 25,088 patches:"
+    whole = {"category": "screw", "images": 160, "bank": 25088, "searches": {"faiss": one}}
+    patches = {"kind": "real", "width": 384, "copies": 0}
+    told = table_of({"results": {"patches": patches, "banks": {}, "image_auroc": whole}})
+    assert "Faster than exact in this run: none.\n" in told
+    assert "The built-in network on screw, 160 images, a bank of 25,088 patches:" in told
+    assert told.endswith("|\n| faiss | 0.9000 | -0.0001 | 0.01 |")

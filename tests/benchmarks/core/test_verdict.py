@@ -1,4 +1,4 @@
-"""kinds.py and update.py run, and what kinds_summary.py makes of their results."""
+"""kinds.py and update.py run, and what docs/verdicts.md says of their results."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def committed(name: str) -> Path:
     return path
 
 
-def summary_of(folder: Path) -> Any:
-    module = script("benchmarks/kinds_summary.py")
-    module.RESULTS = folder
-    return module
+def told(name: str, **contents: dict[str, Any]) -> str:
+    """A generated part of docs/verdicts.md, of these results."""
+    return str(script("benchmarks/tables.py").part("docs/verdicts.md", name, contents))
 
 
 def test_kinds_runs_and_makes_its_table(tmp_path: Path) -> None:
     write_dataset(tmp_path / "given", "kits", side=96, train=3, test={"good": 3, "missing": 3})
     output = tmp_path / "kinds.json"
     arguments = ["--quick", "--synth", "screws", "--data", str(tmp_path / "given"), "--output", str(output)]
-    script("benchmarks/kinds.py").main(arguments)
-    runs = json.loads(output.read_text(encoding="utf-8"))["results"]["runs"]
+    script("benchmarks/core/kinds.py").main(arguments)
+    content = json.loads(output.read_text(encoding="utf-8"))
+    runs = content["results"]["runs"]
     assert [(run["dataset"], run["image_seed"], run["crop"]) for run in runs] == [
         ("screws", 0, None),
         ("given", None, 224),
@@ -52,15 +52,16 @@ def test_kinds_runs_and_makes_its_table(tmp_path: Path) -> None:
         for rate in run["rates"]:  # too few images for the rate that was asked for
             assert rate["rate"] == pytest.approx(1 / (run["calibration_images"] + 1), rel=1e-4)
             assert rate["rejected"] == {kind: sum(calls.values()) for kind, calls in rate["called"].items()}
-    text = summary_of(tmp_path).kinds_table()
+    text = told("kinds", kinds=content)
     assert "| screws, made | scratch | local | " in text
     assert "*given* (3 images: 25 % instead of 1 %)" in text
 
 
 def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     output = tmp_path / "update.json"
-    script("benchmarks/update.py").main(["--quick", "--output", str(output)])
-    results = json.loads(output.read_text(encoding="utf-8"))["results"]
+    script("benchmarks/core/update.py").main(["--quick", "--output", str(output)])
+    content = json.loads(output.read_text(encoding="utf-8"))
+    results = content["results"]
     assert [(run["seed"], run["split"]) for run in results["runs"]] == [(0, "random"), (0, "first")]
     for run in results["runs"]:
         assert [run[stage]["images"] for stage in STAGES] == [4, 8, 8]
@@ -75,7 +76,7 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     assert one["rows_of_image"] > 0
     assert one["with"]["rows"] - one["forgotten"]["rows"] == one["rows_of_image"]
     assert one["with"]["p_of_image"] == 1  # its own patches are in the bank
-    text = summary_of(tmp_path).update_table()
+    text = told("update", update=content)
     assert "| 0.01 | at random | " in text
     assert "| lacking | 0 | " in text
 
@@ -111,7 +112,6 @@ def made_up(kinds: dict[str, tuple[str, dict[str, int], float, float]], rate: fl
 
 
 def test_kinds_sentences_follow_from_the_numbers() -> None:
-    summary = script("benchmarks/kinds_summary.py")
     run = made_up(
         {
             "lacking": ("co-occurrence", counted(1, 7, 1), 0.6, 1.6),
@@ -120,7 +120,7 @@ def test_kinds_sentences_follow_from_the_numbers() -> None:
             "scratch": ("local", counted(1, 0), 0.75, 0.8),  # moves, but not enough
         }
     )
-    text = "\n".join(summary.kinds_sentences(summary.data_sets([run, run]), [0.05]))
+    text = told("kinds", kinds={"results": {"runs": [run, run]}})
     assert "*screws, made* 18 of 30 (60 %) at 5 %. No image" in text
     assert "good one: *screws, made* paint (0 of 20; local ×1.00, context ×1.00)." in text
     assert "good images show: *screws, made* scratch (2 of 20; local ×1.50, context ×1.00)." in text
@@ -128,37 +128,43 @@ def test_kinds_sentences_follow_from_the_numbers() -> None:
     assert "most cases: *screws, made* over-coupling, which is co-occurrence: 8 of 10 are called local." in text
     assert "smallest possible" not in text
     coarse = made_up({}, rate=1 / 11)
-    assert "(20 images: 9.1 % instead of 5 %)" in summary.kinds_sentences(summary.data_sets([coarse]), [0.05])[-1]
+    assert told("kinds", kinds={"results": {"runs": [coarse]}}).endswith("(20 images: 9.1 % instead of 5 %).")
 
 
 def test_update_sentences_follow_from_the_numbers() -> None:
-    summary = script("benchmarks/kinds_summary.py")
-
     def stage(auroc: float, rows: int, rejected: int) -> dict[str, Any]:
         rates = {"0.05": {"rate": 0.05, "rejected": rejected}}
-        return {"image_auroc": auroc, "rows": rows, "good_images": 41, "false_rejects": rates}
+        return {
+            "image_auroc": auroc,
+            "pixel_auroc": 0.9,
+            "rows": rows,
+            "good_images": 41,
+            "false_rejects": rates,
+        }
 
     runs = [
         {
             "coreset_ratio": 0.1,
+            "split": "random",
             "seed": seed,
+            "rows_added": 40,
+            "seconds": {"update": 1.0, "fit_all": 2.0},
             "half": stage(0.80, 50, 3),
             "updated": stage(updated, 90, 2),
             "all": stage(whole, 100, 1),
         }
         for seed, (updated, whole) in enumerate(((0.845, 0.84), (0.79, 0.86)))
     ]
-    (text,) = summary.update_sentences(runs)
+    text = told("update", update={"results": {"runs": runs, "forget": []}})
     assert "half the images are −0.050 of image AUROC from all" in text
     assert "after the update it is −0.032 (−0.070 to +0.005 in single runs, 1 of 2 within 0.01; between seeds" in text
     assert "by ± 0.014): on average not within 0.01 of fit on all. The bank then has 90 % of its rows." in text
     assert "rejected is 3.0 with half, 2.0 after the update, 1.0 with all at 5 %." in text
 
 
-@pytest.mark.parametrize(("name", "table"), [("kinds", "kinds_table"), ("update", "update_table")])
-def test_tables_of_the_committed_results(name: str, table: str) -> None:
-    module = summary_of(committed(name).parent)
-    text = getattr(module, table)()
+@pytest.mark.parametrize("name", ["kinds", "update"])
+def test_tables_of_the_committed_results(name: str) -> None:
+    text = told(name, **script("benchmarks/tables.py").measured(committed(name).parent))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) > 3
     assert not re.search(r"\bnan\b|\binf\b|None", text)

@@ -13,7 +13,7 @@ from scripts import script
 
 @pytest.fixture(scope="module")
 def edge() -> Any:
-    return script("benchmarks/edge.py")
+    return script("benchmarks/export/edge.py")
 
 
 def test_sizes_count_every_file_once(edge: Any, tmp_path: Path) -> None:

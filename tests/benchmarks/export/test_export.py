@@ -1,4 +1,4 @@
-"""export.py runs, and what export_summary.py makes of results."""
+"""export.py runs, and what docs/export.md says of results."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from sapatchcore.synth.write import write_dataset
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
-summary = script("benchmarks/export_summary.py")
+
+def rows_of(name: str, **contents: dict[str, Any]) -> tuple[str, list[str]]:
+    """What stands before the table of docs/export.md, and the table's rows, of these results."""
+    text = script("benchmarks/tables.py").part("docs/export.md", name, contents)
+    told, _, table = text.rpartition("\n\n")
+    return told, table.splitlines()[2:]
 
 
 def test_it_runs(tmp_path: Path) -> None:
     write_dataset(tmp_path / "kits", "kits", side=96, train=4, test={"good": 3, "missing": 3})
     output = tmp_path / "export.json"
     choice = ["--runtimes", "onnx", "--precisions", "float32", "--bank-precisions", "float32,int8"]
-    script("benchmarks/export.py").main(["--quick", "--data", str(tmp_path / "kits"), *choice, "--output", str(output)])
-    runs = json.loads(output.read_text(encoding="utf-8"))["results"]["runs"]
+    given = ["--quick", "--data", str(tmp_path / "kits"), *choice, "--output", str(output)]
+    script("benchmarks/export/export.py").main(given)
+    content = json.loads(output.read_text(encoding="utf-8"))
+    runs = content["results"]["runs"]
     assert [(run["precision"], run["bank_precision"]) for run in runs] == [("float32", "float32"), ("float32", "int8")]
     plain, short = runs
     assert (plain["images"], plain["other_verdicts"], plain["auroc_difference"]) == (6, 0, 0)
     assert plain["largest_score_difference"] < 1e-4 < short["largest_score_difference"] < 0.1
     assert short["megabytes"] < plain["megabytes"]
     assert short["calibration_scores"] == "taken anew with this file"
-    assert len(summary.export_rows(runs)) == 2
+    assert len(rows_of("export", export=content)[1]) == 2
 
 
 def run(category: str, precision: str, **changes: Any) -> dict[str, Any]:
@@ -57,13 +64,12 @@ def test_rows_by_hand() -> None:
         run("a", "int8", megabytes=4.0, auroc_difference=-0.02, other_verdicts=1),
         run("b", "int8", megabytes=6.0, auroc_difference=0.01, largest_score_difference=0.05, bank=[300, 9], images=30),
     ]
-    first, second = summary.export_rows(runs)
-    assert first == ("onnx", "float32", "float32", "10", "+0.0000", "0.001", "0.002", "0 of 10")
-    assert second == (
-        *("onnx", "int8", "float32", "5", "-0.0050 (-0.0200 to +0.0100)", "0.001", "0.05"),
-        "1 of 40",
-    )
-    assert "banks of 200 to 300 rows, test images of a, b; onnxruntime 1." in summary.conditions(runs)
+    told, rows = rows_of("export", export={"results": {"runs": runs}})
+    assert rows == [
+        "| onnx | float32 | float32 | 10 | +0.0000 | 0.001 | 0.002 | 0 of 10 |",
+        "| onnx | int8 | float32 | 5 | -0.0050 (-0.0200 to +0.0100) | 0.001 | 0.05 | 1 of 40 |",
+    ]
+    assert "banks of 200 to 300 rows, test images of a, b; onnxruntime 1." in told
 
 
 def test_speed_rows_by_hand() -> None:
@@ -72,10 +78,11 @@ def test_speed_rows_by_hand() -> None:
         "times_faster, graph": {"ours, X int8: graph": {"anomalib, graph, float32": {"median": 2.534}}},
         "times_faster, predict": {},
     }
-    assert summary.speed_rows({"speed": speed, "versions": {"theirs": {"anomalib": "2.7"}}}) == [
-        ("X int8: graph", "35", "2.53", "", ""),
-        ("anomalib 2.7, float32: graph", "90", "", "", ""),
-    ]
+    found = {"speed": speed, "versions": {"theirs": {"anomalib": "2.7"}}, "bank": [2508, 1536]}
+    content = {"results": found, "environment": {"cpus": 2, "cpu": "X"}}
+    told, rows = rows_of("speed", export_speed=content)
+    assert "bank of 2,508 × 1,536, batch 1, 2 cores of X" in told
+    assert rows == ["| X int8: graph | 35 | 2.53 |  |  |", "| anomalib 2.7, float32: graph | 90 |  |  |  |"]
 
 
 def test_edge_rows_by_hand() -> None:
@@ -90,12 +97,12 @@ def test_edge_rows_by_hand() -> None:
         },
         "seconds": {"import what scores": times, "sapatchcore predict": times},
     }
-    rows = summary.edge_rows(found)
-    assert rows[:2] == [
-        ("installed, MB", "200", "6,000", "30"),
-        ("installed, less what only GPUs use, MB", "200", "1,000", "5.0"),
+    _, rows = rows_of("edge", edge={"results": found})
+    assert rows[:3] == [
+        "| installed, MB | 200 | 6,000 | 30 |",
+        "| installed, less what only GPUs use, MB | 200 | 1,000 | 5.0 |",
+        "| import what scores, s | 0.50 | 4.00 | 8.0 |",
     ]
-    assert rows[2] == ("import what scores, s", "0.50", "4.00", "8.0")
     assert len(rows) == 6
 
 

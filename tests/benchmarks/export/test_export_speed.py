@@ -27,7 +27,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def speed() -> Any:
-    return script("benchmarks/export_speed.py")
+    return script("benchmarks/export/export_speed.py")
 
 
 def test_every_exported_file_is_timed_and_judged(speed: Any, tmp_path: Path) -> None:

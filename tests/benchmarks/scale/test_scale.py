@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from scripts import script
 
 
 def test_quick_run_of_shares_and_its_rows(tmp_path: Path) -> None:
-    benchmark, summary = script("benchmarks/shares.py"), script("benchmarks/scale_summary.py")
+    benchmark = script("benchmarks/scale/shares.py")
     benchmark.main(["--quick", "--output", str(tmp_path / "shares.json")])
-    results = json.loads((tmp_path / "shares.json").read_text(encoding="utf-8"))["results"]
+    content = json.loads((tmp_path / "shares.json").read_text(encoding="utf-8"))
+    results = content["results"]
     (runs,) = (found["runs"] for found in results["sets"].values())
     assert [(run["shares"], run["way"]) for run in runs] == [
         (shares, way) for shares in (2, 3) for way in (benchmark.ROUNDS, benchmark.TWO_ROUNDS)
@@ -30,17 +30,19 @@ def test_quick_run_of_shares_and_its_rows(tmp_path: Path) -> None:
         else:
             assert run["rounds"] == 2
             assert run["candidates"] == run["shares"] * results["sets"]["made screws"]["bank"]
-    rows = summary.shares_rows(results)
-    assert len(rows) == 4
-    assert {len(row) for row in rows} == {len(summary.SHARES_HEAD)}
-    growing = script("benchmarks/growing_summary.py").scale(tmp_path)
-    assert growing["shares"].count("\n") == 7
-    assert growing["shares"].startswith("Network: builtin. Made screws, 6 images to learn from, ")
-    assert growing["growth"] == growing["extrapolated"] == ""
+    told, _, *table = part("shares", shares=content).splitlines()
+    assert told.startswith("Network: builtin. Made screws, 6 images to learn from, ")
+    assert len(table) == 6
+    assert len({line.count("|") for line in table}) == 1
+
+
+def part(name: str, **contents: Any) -> str:
+    """A generated part of docs/scale.md, of these results."""
+    return str(script("benchmarks/tables.py").part("docs/scale.md", name, contents))
 
 
 def test_rows_of_shares_are_rows_of_all() -> None:
-    benchmark = script("benchmarks/shares.py")
+    benchmark = script("benchmarks/scale/shares.py")
     x = torch.arange(5 * 3 * 2).reshape(5, 3, 2).float()
     for share in range(2):
         own = benchmark.share_of(x, share, 2)
@@ -51,11 +53,11 @@ def test_rows_of_shares_are_rows_of_all() -> None:
 
 def test_radius_is_the_largest_distance() -> None:
     x = torch.tensor([[0.0], [1.0], [5.0], [7.5]])
-    assert script("benchmarks/shares.py").radius(x, torch.tensor([0, 2])) == 2.5
+    assert script("benchmarks/scale/shares.py").radius(x, torch.tensor([0, 2])) == 2.5
 
 
 def test_a_line_through_made_seconds() -> None:
-    scale = script("benchmarks/scale.py")
+    scale = script("benchmarks/scale/scale.py")
     found = scale.line([100, 1000, 10_000], [3 + 0.02 * n for n in (100, 1000, 10_000)])
     assert found["a"] == pytest.approx(3)
     assert found["b"] == pytest.approx(0.02)
@@ -65,7 +67,7 @@ def test_a_line_through_made_seconds() -> None:
 
 def test_the_clock_gives_each_stage_its_seconds() -> None:
     times = iter([0, 1, 4, 9, 11, 16, 18])
-    clock = script("benchmarks/scale.py").Clock(lambda: float(next(times)))
+    clock = script("benchmarks/scale/scale.py").Clock(lambda: float(next(times)))
     for stage, done in (("embed", 0), ("embed", 5), ("coreset", 9)):
         clock(stage, done, 9)
     # 0: made; 1: nothing done yet; 4, 9: first and last of embed; 11, 16: of coreset; 18: the end.
@@ -73,9 +75,7 @@ def test_the_clock_gives_each_stage_its_seconds() -> None:
 
 
 def watching() -> Any:
-    """scale_processes.py, as scale.py imports it."""
-    script("benchmarks/scale.py")
-    return sys.modules["scale_processes"]
+    return script("benchmarks/scale/processes.py")
 
 
 def test_roles_of_processes() -> None:
@@ -153,30 +153,37 @@ def run(images: int, workers: int = 1) -> dict[str, Any]:
 
 
 def test_rows_of_growth_and_extrapolation() -> None:
-    benchmark, summary = script("benchmarks/scale.py"), script("benchmarks/scale_summary.py")
+    benchmark, figures = script("benchmarks/scale/scale.py"), script("benchmarks/figures.py")
     runs = [run(images, workers) for workers in (1, 2) for images in (100, 1000, 10_000)]
     facts = {"patches": 784, "width": 384, "spill_bytes": 600_000, "projected_bytes": 400_000, "image_bytes": 30_000.0}
     images = {**facts, "side": 256, "different": 500, "bank": 2000}
     results = {"images": images, "runs": runs, "growth": benchmark.growth(runs)}
-    rows = summary.growth_rows(results)
-    assert {len(row) for row in rows} == {len(summary.GROWTH_HEAD)}
-    assert rows[2] == ("fit embed", "1", "3.6 (100) · 36.0 (1,000) · 360.0 (10,000)", "36.00", "0.00 s", "1.00")
-    rows = summary.taken_rows(results, {"runs": []})
-    assert rows[0] == ("fit: command", "1", "1 MB · 1 MB · 1 MB", "")
-    later = {"runs": [run(images, 1) for images in (100, 1000, 10_000)]}
-    assert [row[3] for row in summary.taken_rows(results, later)[:2]] == ["9.0 s · 9.0 s · 9.0 s", ""]
-    assert {len(row) for row in rows} == {len(summary.taken_head(results))}
-    assert summary.taken_head(results)[2] == "memory, 100 · 1,000 · 10,000 images"
-    assert [row for row in rows if row[1] == "2" and row[0].startswith("predict")] == [
-        ("predict: ledger", "2", "50 MB · 50 MB · 50 MB", "4.0 s · 4.0 s · 4.0 s"),
-        ("predict: listing", "2", "100 MB · 100 MB · 100 MB", ""),
-        ("predict: workers", "2", "800 MB · 800 MB · 800 MB", ""),
+    content = {"results": results, "environment": {"cpus": 2, "cpu": "X", "torch": "2"}}
+    told, grown, taken = part("growth", scale=content).split("\n\n")
+    assert told.startswith("2 cores of X; torch 2; built-in backbone; made screws of 256×256, JPEG, 30 KB an image, ")
+    assert grown.splitlines()[4] == (
+        "| fit embed | 1 | 3.6 (100) · 36.0 (1,000) · 360.0 (10,000) | 36.00 | 0.00 s | 1.00 |"
+    )
+    for table in (grown, taken):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    head, _, *rows = taken.splitlines()
+    assert head == "| process | workers | memory, 100 · 1,000 · 10,000 images | processor |"
+    assert rows[0] == "| fit: command | 1 | 1 MB · 1 MB · 1 MB |  |"
+    later = {"results": {"runs": [run(images, 1) for images in (100, 1000, 10_000)]}}
+    _, _, *later_rows = part("growth", scale=content, scale_command=later).split("\n\n")[2].splitlines()
+    assert [row.split(" | ")[-1] for row in later_rows[:2]] == ["9.0 s · 9.0 s · 9.0 s |", " |"]
+    assert [row for row in rows if row.startswith("| predict") and " | 2 | " in row] == [
+        "| predict: ledger | 2 | 50 MB · 50 MB · 50 MB | 4.0 s · 4.0 s · 4.0 s |",
+        "| predict: listing | 2 | 100 MB · 100 MB · 100 MB |  |",
+        "| predict: workers | 2 | 800 MB · 800 MB · 800 MB |  |",
     ]
-    told = {what: figures for what, *figures in summary.extrapolated_rows(results)}
+    text = part("extrapolated", scale=content)
+    rows_of = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    told = {what: values for what, *values in rows_of[2:]}
     assert told["time, if it grows evenly"] == ["2.0 hours", "1.0 hours"]
     assert told["time, if it grows by the exponents above 1"] == ["2.0 hours", "1.0 hours"]
     assert (
-        summary.by_exponents(
+        figures.by_exponents(
             {"fit x": {"exponent": 1.5}}, {"images": 100, "fit": {"seconds": {"x": 3}}}, ("fit x",), 400
         )
         == 24
@@ -192,26 +199,22 @@ def test_rows_of_growth_and_extrapolation() -> None:
     assert told["the model file, every image looked back at"][0] == "61.0 GB"
     assert told["the model file, with 10,000 images of `--calibrate`"][0] == "1.1 GB"
     assert told["tables of names and scores"][1] == "800.0 MB"
-    assert (
-        "`--coreset-ratio 2.6e-07`. 0.01, the usual ratio, would keep 78 million rows, 120.4 GB"
-        in summary.assumptions(results)
-    )
+    assert "`--coreset-ratio 2.6e-07`. 0.01, the usual ratio, would keep 78 million rows, 120.4 GB" in text
 
 
 def test_growth_needs_three_sizes() -> None:
-    assert script("benchmarks/scale.py").growth([run(100), run(1000)]) == {}
+    assert script("benchmarks/scale/scale.py").growth([run(100), run(1000)]) == {}
 
 
 def test_constants_of_the_extrapolation_are_the_packages() -> None:
     from sapatchcore.scale import fit
     from sapatchcore.settings import Settings
 
-    summary = script("benchmarks/scale_summary.py")
-    assert (summary.CANDIDATES, summary.FEWEST_CANDIDATES) == (fit.CANDIDATES, fit.FEWEST_CANDIDATES)
-    assert Settings().projection == summary.PROJECTED
+    figures = script("benchmarks/figures.py")
+    assert (figures.CANDIDATES, figures.FEWEST_CANDIDATES) == (fit.CANDIDATES, fit.FEWEST_CANDIDATES)
+    assert Settings().projection == figures.PROJECTED
 
 
-def test_parts_without_results_are_empty(tmp_path: Path) -> None:
-    growing = script("benchmarks/growing_summary.py")
-    assert growing.scale(tmp_path) == {"shares": "", "growth": "", "extrapolated": ""}
-    assert growing.search(tmp_path) == {"search": ""}
+def test_parts_without_results_are_empty() -> None:
+    assert [part(name) for name in ("shares", "growth", "extrapolated")] == ["", "", ""]
+    assert script("benchmarks/tables.py").part("docs/search.md", "search", {}) == ""

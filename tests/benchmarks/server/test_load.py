@@ -1,4 +1,4 @@
-"""Under load for a few seconds, beyond what it can do, and killed: the short form of benchmarks/load.py."""
+"""Under load for a few seconds, beyond what it can do, and killed: the short form of benchmarks/server/load.py."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sapatchcore import SAPatchCore
 if not Path("/proc/self/status").is_file():
     pytest.skip("the load test reads memory from /proc", allow_module_level=True)
 
-figures, harness = script("benchmarks/load_figures.py"), script("benchmarks/load_server.py")
-killing = script("benchmarks/load_kill.py")
+figures, harness = script("benchmarks/server/answers.py"), script("benchmarks/server/process.py")
+killing = script("benchmarks/server/kill.py")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_flatness_is_a_slope_with_its_error() -> None:
 def test_the_load_test_runs(stage: str, tmp_path: Path) -> None:
     output = tmp_path / "load.json"
     output.write_text(json.dumps({"results": {"fuzz": {"kept": 1}, stage: {"old": 1}}}), encoding="utf-8")
-    script("benchmarks/load.py").main([stage, "--quick", "--output", str(output)])
+    script("benchmarks/server/load.py").main([stage, "--quick", "--output", str(output)])
     results = json.loads(output.read_text(encoding="utf-8"))["results"]
     assert results["fuzz"] == {"kept": 1}
     assert "old" not in results[stage]

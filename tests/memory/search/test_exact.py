@@ -281,7 +281,9 @@ def test_a_whole_block_is_excluded(many: int) -> None:
 def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
     monkeypatch.setattr(exact, "QUERIES", at_a_time)
-    checks.check_index_excluded(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
+    checks.check_index_excluded(
+        queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank)
+    )
 
 
 @settings(deadline=None, max_examples=60)
