@@ -1,4 +1,4 @@
-"""What the tables say beyond the result files: which model is better, which kinds are told, what ten million images would need."""
+"""What the tables say beyond the results: which model is better, which kinds are told, what ten million images would need."""
 
 from __future__ import annotations
 

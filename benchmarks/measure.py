@@ -214,7 +214,7 @@ def environment() -> dict[str, Any]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns; numbers with three significant digits."""
     cells = [list(columns)] + [[_text(value) for value in row] for row in rows]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

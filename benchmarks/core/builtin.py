@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = test_set(given.data)
     sources = [sample.path for sample in dataset.test] if dataset else images_for(None, count)
     # Spread over the test set, decoded once: a camera hands over pixels, not files.
-    pixels = [read_image(sources[place]) for place in np.linspace(0, len(sources) - 1, count).astype(int)]
+    pixels = [read_image(sources[index]) for index in np.linspace(0, len(sources) - 1, count).astype(int)]
     learned = images_for(given.data, train)
     detectors = {
         (attention, backbone): SAPatchCore(

@@ -15,7 +15,7 @@ from typing import Any
 
 from method_summary import CO_OCCURRENCE as WRONG_PAIRS
 
-from benchmarks.core.method import shortened
+from benchmarks.core.method import subset
 from benchmarks.measure import Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             runs.append(run(open_dataset(out), given.coreset_ratio, image_seed=seed))
             record.write(given.output)  # a run that is cut off keeps what it has
     for dataset in map(open_dataset, given.data):
-        runs.append(run(shortened(dataset) if given.quick else dataset, given.coreset_ratio))
+        runs.append(run(subset(dataset) if given.quick else dataset, given.coreset_ratio))
         record.write(given.output)
 
 

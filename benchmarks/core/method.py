@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scenes = [scene for scene in given.synth.split(",") if scene]
         datasets = [made_dataset(Path(folder) / scene, given.side, given.train, given.test) for scene in scenes]
-        datasets += [shortened(one) if given.quick else one for one in map(open_dataset, given.data)]
+        datasets += [subset(one) if given.quick else one for one in map(open_dataset, given.data)]
         for dataset in datasets:
             crop = None if dataset.name in scenes else "224"  # a made screw may lie at the border
             runs = [
@@ -93,7 +93,7 @@ def made_dataset(out: Path, side: int, train: int, test: int) -> Dataset:
     return open_dataset(out)
 
 
-def shortened(dataset: Dataset) -> Dataset:
+def subset(dataset: Dataset) -> Dataset:
     """Two images of each kind, for --quick: every AUROC needs both sides."""
     seen: Counter[str] = Counter()
     test = []

@@ -34,8 +34,8 @@ def on_test_set(given, repeats: int) -> dict[str, object]:
     dataset = test_set(given.data)
     if dataset is None:
         sources = made_images(4 if given.quick else 160, seed=1)
-        labels = [place % 4 > 0 for place in range(len(sources))]
-        masks = [made_mask(320, place) if bad else np.zeros((320, 320), bool) for place, bad in enumerate(labels)]
+        labels = [index % 4 > 0 for index in range(len(sources))]
+        masks = [made_mask(320, index) if bad else np.zeros((320, 320), bool) for index, bad in enumerate(labels)]
         result = detector.predict(sources)
     else:
         samples = dataset.test[:: 20 if given.quick else 1]
@@ -69,7 +69,7 @@ def on_test_set(given, repeats: int) -> dict[str, object]:
 
 def on_made_maps(count: int, size: int, repeats: int) -> dict[str, object]:
     random = np.random.default_rng(0)
-    masks = [made_mask(size, place) if place % 2 else np.zeros((size, size), bool) for place in range(count)]
+    masks = [made_mask(size, index) if index % 2 else np.zeros((size, size), bool) for index in range(count)]
     maps = [random.normal(0, 1, (size, size)).astype(np.float32) + 2 * mask for mask in masks]
     maps = [values.astype(np.float32) for values in maps]
     seconds = interleaved({"pixels: all four": lambda: pixel_metrics(masks, maps)}, repeats=repeats)

@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = test_set(given.data)
     sources = [sample.path for sample in dataset.test] if dataset else images_for(None, count)
     # Spread over the test set, decoded once: a camera hands over pixels, not files.
-    places = np.linspace(0, len(sources) - 1, count).astype(int)
-    pixels = [read_image(sources[place]) for place in places]
+    indices = np.linspace(0, len(sources) - 1, count).astype(int)
+    pixels = [read_image(sources[index]) for index in indices]
     with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder:
         models = fitted(Path(folder), images_for(given.data, train), name)
         for batch_size in (8, 1):

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     runs, rows = [], []
     for folder in given.data:
-        dataset = shortened(open_dataset(folder)) if given.quick else open_dataset(folder)
+        dataset = subset(open_dataset(folder)) if given.quick else open_dataset(folder)
         for backbone in backbones:
             for attention in given.attentions.split(","):
                 found = [run(dataset, given, backbone, attention, seed) for seed in seeds]
@@ -84,7 +84,7 @@ def mean(values: list[float | None]) -> str:
     return f"{sum(known) / len(known):.3f} ({found['min']:.3f}–{found['max']:.3f})"
 
 
-def shortened(dataset: Dataset) -> Dataset:
+def subset(dataset: Dataset) -> Dataset:
     """A few images of each kind, for --quick."""
     return replace(dataset, train=dataset.train[:8], test=dataset.test[::12])
 

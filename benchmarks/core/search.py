@@ -49,10 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
         given.sizes, given.images, given.queries = [300, 3000], 6, 1
     record = Record("search", QUESTION, given)
     with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder:
-        pool, queries, facts = patches(given, Path(folder))
-        record["patches"] = facts
+        pool, queries, about = patches(given, Path(folder))
+        record["patches"] = about
         record["banks"] = {
-            str(size): measured(rows_of(pool, size, facts), queries, given.repeats or (1 if given.quick else 3))
+            str(size): measured(rows_of(pool, size, about), queries, given.repeats or (1 if given.quick else 3))
             for size in given.sizes
         }
     if given.category is not None:
@@ -77,7 +77,7 @@ def patches(given: argparse.Namespace, folder: Path) -> tuple[torch.Tensor, list
         found = (torch.from_numpy(detector.embed([one])).flatten(0, 2) for one in images)
         pool = mapped(folder / "rows", most, d, found)
         real = min(most, len(images) * len(queries[0]))
-    facts = {"kind": kind, "rows": most, "real_rows": real, "width": d, "copies": most - real, "copies_away": 0.0}
+    about = {"kind": kind, "rows": most, "real_rows": real, "width": d, "copies": most - real, "copies_away": 0.0}
     if real < most:  # the rest: copies of real ones, half as far from them as a new image's patches are
         near = NearestIndex(pool[:real])
         away = 0.5 * float(torch.cat([(q - pool[near.nearest(q)]).norm(dim=1) for q in queries]).median())
@@ -86,8 +86,8 @@ def patches(given: argparse.Namespace, folder: Path) -> tuple[torch.Tensor, list
             end = min(start + ROWS, most)
             noise = torch.randn(end - start, d, generator=random) * (away / d**0.5)
             pool[start:end] = pool[torch.arange(start, end) % real] + noise
-        facts["copies_away"] = away
-    return pool, queries, facts
+        about["copies_away"] = away
+    return pool, queries, about
 
 
 def mapped(file: Path, rows: int, d: int, parts: Iterator[torch.Tensor]) -> torch.Tensor:
@@ -117,10 +117,10 @@ def split(given: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """Images to take patches from, evenly over the folders, and others of their test images to be searched for."""
     sets = [open_dataset(folder) for folder in given.data]
     tested = [sample.path for one in sets for sample in one.test]
-    places = np.linspace(0, len(tested) - 1, given.queries).astype(int)
-    asked = [tested[place] for place in places]
+    indices = np.linspace(0, len(tested) - 1, given.queries).astype(int)
+    asked = [tested[index] for index in indices]
     images = [sample.path for one in sets for sample in one.train] + [one for one in tested if one not in set(asked)]
-    return [images[place] for place in np.unique(np.linspace(0, len(images) - 1, given.images).astype(int))], asked
+    return [images[index] for index in np.unique(np.linspace(0, len(images) - 1, given.images).astype(int))], asked
 
 
 def network(given: argparse.Namespace) -> SAPatchCore:
@@ -128,11 +128,11 @@ def network(given: argparse.Namespace) -> SAPatchCore:
     return SAPatchCore(backbone=name, weights="random", device="cpu")
 
 
-def rows_of(pool: torch.Tensor, size: int, facts: dict[str, Any]) -> torch.Tensor:
+def rows_of(pool: torch.Tensor, size: int, about: dict[str, Any]) -> torch.Tensor:
     """(size, d): real patches at random where there are enough; else all of them, and copies."""
-    if size > facts["real_rows"]:
+    if size > about["real_rows"]:
         return pool[:size]
-    chosen = torch.randperm(facts["real_rows"], generator=torch.Generator().manual_seed(2))[:size]
+    chosen = torch.randperm(about["real_rows"], generator=torch.Generator().manual_seed(2))[:size]
     return pool[chosen.sort().values]
 
 

@@ -129,12 +129,12 @@ def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[t
         rows = []
         for kind in ("image", "pixel"):
             for rate in RATES:
-                facts = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
+                about = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
                 left = [(of(one, kind), of(rest, kind)) for one, rest in found]
-                rows.append({**facts, "calibration": LEFT_OUT, **rate_of(left, rate)})
+                rows.append({**about, "calibration": LEFT_OUT, **rate_of(left, rate)})
                 if calibrated:
                     apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in left]
-                    rows.append({**facts, "calibration": SEPARATE, **rate_of(apart, rate)})
+                    rows.append({**about, "calibration": SEPARATE, **rate_of(apart, rate)})
                     both = [(one, other) for (one, _), (other, _) in zip(left, apart, strict=True)]
                     rows[-2]["over_separate_threshold"] = thresholds_ratio(both, rate)
         record.content["results"]["rates"] += rows

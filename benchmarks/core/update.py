@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.core.method import shortened
+from benchmarks.core.method import subset
 from benchmarks.measure import Record, parser, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(given.data) if given.data else made_dataset(Path(folder) / "screws", given.quick)
         if given.quick:
-            dataset = shortened(dataset)
+            dataset = subset(dataset)
         record["dataset"] = dataset.name
         record["runs"], record["forget"] = runs, forgotten
         for ratio in ratios:

@@ -70,8 +70,8 @@ def calibration_share(detector: SAPatchCore, learned: Images, rounds: int) -> di
 
 def explanation(detector: SAPatchCore, dataset: Dataset, count: int, repeats: int) -> dict[str, Any]:
     """Batch 1, images decoded beforehand, spread over the test set; a difference in every round, over its images."""
-    places = np.linspace(0, len(dataset.test) - 1, count).astype(int)
-    pixels = [read_image(dataset.test[place].path) for place in places]
+    indices = np.linspace(0, len(dataset.test) - 1, count).astype(int)
+    pixels = [read_image(dataset.test[index].path) for index in indices]
 
     def every(call: Any) -> None:
         for image in pixels:
@@ -87,8 +87,8 @@ def report(detector: SAPatchCore, dataset: Dataset, folder: Path) -> dict[str, A
     """Of the whole test set, after scoring."""
     evaluation = evaluate(detector, dataset)
     begin = time.perf_counter()
-    facts = write_report(folder / "report.html", detector, dataset, evaluation, seconds={})
-    return {"images": facts.images, "seconds": time.perf_counter() - begin, "bytes": facts.bytes}
+    written = write_report(folder / "report.html", detector, dataset, evaluation, seconds={})
+    return {"images": written.images, "seconds": time.perf_counter() - begin, "bytes": written.bytes}
 
 
 if __name__ == "__main__":

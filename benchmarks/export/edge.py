@@ -166,16 +166,16 @@ def processor_seconds() -> float:
 def show(results: dict[str, Any]) -> None:
     sizes = results["installed"]
     rows = [
-        (extra, facts["packages"], round(facts["megabytes"]), round(facts["megabytes"] - facts["of_it_for_gpus"]))
-        for extra, facts in sizes.items()
+        (extra, one["packages"], round(one["megabytes"]), round(one["megabytes"] - one["of_it_for_gpus"]))
+        for extra, one in sizes.items()
     ]
     table(("extra", "packages", "MB", "MB without what is for GPUs"), rows)
     print()
     columns = (*sizes, "learn_over_edge")
     for way in ("by_the_clock", "by_the_processor"):
         rows = [
-            (what, *(shown(facts[way][column]) if column in facts[way] else "–" for column in columns))
-            for what, facts in results["seconds"].items()
+            (what, *(shown(one[way][column]) if column in one[way] else "–" for column in columns))
+            for what, one in results["seconds"].items()
         ]
         table((f"seconds, {way.replace('_', ' ')}", *sizes, "learn / edge"), rows)
         print()

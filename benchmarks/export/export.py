@@ -80,7 +80,7 @@ def one(
     with tempfile.TemporaryDirectory(prefix="sapatchcore-") as folder:
         file = Path(folder) / RUNTIMES[runtime]
         begin = time.perf_counter()
-        facts = export_model(detector, file, precision=precision, bank_precision=bank)
+        written = export_model(detector, file, precision=precision, bank_precision=bank)
         seconds = time.perf_counter() - begin
         size = sum(part.stat().st_size for part in Path(folder).iterdir())
         exported = open_exported(file)
@@ -96,7 +96,7 @@ def one(
         "version": exported.runtime,
         "precision": precision,
         "bank_precision": bank,
-        "bank": facts["bank"],
+        "bank": written["bank"],
         "megabytes": size / 1e6,
         "export_seconds": seconds,
         "images": len(paths),
@@ -109,8 +109,8 @@ def one(
         "other_kinds": int(sum(a != b and bool(a) and bool(b) for a, b in zip(ours[1], others[1], strict=True))),
         "other_p_values": int((own.p_values.astype(np.float32) != theirs.p_values.astype(np.float32)).sum()),
         "false_reject": own.rate(),
-        "calibration_scores": facts["calibration_scores"],
-        "check": facts["check"],
+        "calibration_scores": written["calibration_scores"],
+        "check": written["check"],
     }
 
 

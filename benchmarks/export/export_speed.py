@@ -49,7 +49,7 @@ QUESTION = (
     "an exported model, raw image to map: ms an image beside anomalib's OpenVINO export; image AUROC by precision"
 )
 OPPONENT = "anomalib[openvino]==2.7.*"
-ROWS, PATCHES = 2508, 784  # of the bank; of an image
+ROWS, PATCHES = 2508, 784  # of the bank; of an image at 224×224
 SUFFIXES = {"OpenVINO": ".xml", "ONNX Runtime": ".onnx"}
 PRECISIONS = ("float32", "int8")  # of network and bank
 BARE = "bare network in OpenVINO, float32"
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--keep", type=Path, metavar="FOLDER", help="for the environment: the next run has it already")
     options.add_argument("--without-anomalib", action="store_true", help="measure ours alone")
     given = options.parse_args(arguments)
-    name = "resnet18" if given.quick else BACKBONE
+    name, patches = ("resnet18", 64) if given.quick else (BACKBONE, PATCHES)
+    small: dict[str, Any] = {"resize": 64, "crop": None} if given.quick else {}
     train, count, repeats = (8, 2, 1) if given.quick else (given.train_images, given.images, given.repeats or 9)
     runtimes = {runtime: SUFFIXES[runtime] for runtime in given.runtimes.split(",")}
     record = Record("export_speed", QUESTION, given)
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     raw = timed_images(given.full_resolution, count)
     learned = images_for(given.data, train)
-    rows = min(ROWS, train * PATCHES // 2)
+    rows = min(ROWS, train * patches // 2)
     with tempfile.TemporaryDirectory(prefix="sapatchcore-") as temporary:
         folder = (given.keep or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
             backbone=name,
             weights="random",
             device="cpu",
-            coreset_ratio=(rows + 0.25) / (train * PATCHES),
+            coreset_ratio=(rows + 0.25) / (train * patches),
             temperature=given.temperature,
+            **small,
         ).fit(learned)
         record["bank"] = list(detector.memory_bank.shape)
         files, record["export"] = exported(detector, Path(temporary), name, runtimes)
@@ -118,7 +120,7 @@ def exported(
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """The detector's files by "network, runtime precision", and what the export took and found."""
     files: dict[str, Path] = {}
-    facts: dict[str, Any] = {}
+    exports: dict[str, Any] = {}
     for runtime, suffix in runtimes.items():
         for precision in PRECISIONS:
             files[f"{name}, {runtime} {precision}"] = file = folder / f"{name}-{runtime}-{precision}{suffix}"
@@ -126,12 +128,12 @@ def exported(
             said = export_model(detector, file, precision=precision, bank_precision=precision)
             took = time.perf_counter() - begin
             print(f"exported {file.name} in {took:.0f} s", flush=True)
-            facts[f"{runtime} {precision}"] = {
+            exports[f"{runtime} {precision}"] = {
                 "seconds": took,
                 "bytes": sum(one.stat().st_size for one in folder.glob(f"{file.stem}.*")),
                 "check": said["check"],
             }
-    return files, facts
+    return files, exports
 
 
 def ours(files: dict[str, Path], raw: np.ndarray) -> Variants:

@@ -55,9 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         folder = Path(name)
         say(f"making {max(given.sizes)} images")
         files = made_files(folder / "all", max(given.sizes), 12 if given.quick else DIFFERENT)
-        facts = shapes(settings)
-        facts["image_bytes"] = sum(file.stat().st_size for file in files) / len(files)
-        record["images"] = {**facts, "side": SIDE, "different": min(DIFFERENT, len(files)), "bank": bank}
+        shape = shapes(settings)
+        shape["image_bytes"] = sum(file.stat().st_size for file in files) / len(files)
+        record["images"] = {**shape, "side": SIDE, "different": min(DIFFERENT, len(files)), "bank": bank}
         runs: list[dict[str, Any]] = []
         record["runs"] = runs
         for workers in given.workers_list:
@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
                 for size in given.sizes:
                     say(f"{workers} workers, {size} images")
                     some = linked(files[:size], folder / str(size))
-                    options_of = {**settings, "coreset_ratio": bank / (size * facts["patches"])}
-                    runs.append(measured(some, folder / "model.safetensors", options_of, workers, facts))
+                    options_of = {**settings, "coreset_ratio": bank / (size * shape["patches"])}
+                    runs.append(measured(some, folder / "model.safetensors", options_of, workers, shape))
                     record["growth"] = growth(runs)
                     record.write(given.output)  # a run that is cut off keeps what it has
     shown(record.content["results"])
@@ -132,7 +132,7 @@ def ray_with(workers: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, facts: dict[str, Any]) -> dict[str, Any]:
+def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, shape: dict[str, Any]) -> dict[str, Any]:
     """fit and predict of the images in ``folder``."""
     size, clock = len(list(folder.iterdir())), Clock()
     with Watch() as watch:
@@ -142,7 +142,7 @@ def measured(folder: Path, model: Path, options: dict[str, Any], workers: int, f
         "rounds": clock.calls["coreset"] + 1,
         "peak_mb": watch.peaks(),
         "processor_seconds": watch.seconds(),
-        "spill_bytes": size * facts["spill_bytes"],
+        "spill_bytes": size * shape["spill_bytes"],
         "model_bytes": model_bytes(model),
         "bank": made["bank"],
     }

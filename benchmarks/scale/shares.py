@@ -1,6 +1,6 @@
 """Is the coreset that many machines choose together as good as one machine's? Rounds, and Malkomes' two rounds.
 
-One process plays all shares in turn: seconds are those of the slowest share and of the choosing place, without a network.
+One process plays all shares in turn: seconds are those of the slowest share and of the choosing process, without a network.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 class Chosen(NamedTuple):
-    """rows: of all patches, in the order of choice. seconds: of the slowest share in each round, added up, and of the one place
+    """rows: of all patches, in the order of choice. seconds: of the slowest share in each round, added up, and of the one process
     that chooses. rows_shown: candidates that travelled. rounds: times that the shares were asked."""
 
     rows: torch.Tensor
@@ -190,13 +190,13 @@ def compared(
                 "over_single_time": times[number - 1],
             }
         )
-    facts = {
+    about = {
         "images": len(training),
         "patches": x.shape[0] * x.shape[1],
         "bank": count,
         "tested": len(dataset.test[::step]),
     }
-    return {**facts, "single": {"radius": radii[0], "auroc": aurocs[0], "seconds": spread(alone)}, "runs": runs}
+    return {**about, "single": {"radius": radii[0], "auroc": aurocs[0], "seconds": spread(alone)}, "runs": runs}
 
 
 def radius(x: torch.Tensor, rows: torch.Tensor) -> float:
@@ -221,12 +221,12 @@ def image_aurocs(pipeline: Pipeline, banks: list[Bank], dataset: Dataset, step: 
     if len(set(labels)) < 2:
         return [None] * len(banks)
     first: dict[tuple[int, ...], int] = {}  # a bank of the same rows in the same order has the same scores
-    same = [first.setdefault(key(bank), place) for place, bank in enumerate(banks)]
-    scores: dict[int, list[np.ndarray]] = {place: [] for place in first.values()}
+    same = [first.setdefault(key(bank), index) for index, bank in enumerate(banks)]
+    scores: dict[int, list[np.ndarray]] = {index: [] for index in first.values()}
     for _, patches in pipeline.patches([sample.path for sample in tested]):
-        for place, parts in scores.items():
-            parts.append(pipeline.score(patches, banks[place])[0])
-    return [auroc(labels, np.concatenate(scores[place])) for place in same]
+        for index, parts in scores.items():
+            parts.append(pipeline.score(patches, banks[index])[0])
+    return [auroc(labels, np.concatenate(scores[index])) for index in same]
 
 
 def key(bank: Bank) -> tuple[int, ...]:

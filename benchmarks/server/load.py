@@ -93,17 +93,17 @@ def make(folder: Path, *, short: bool) -> Material:
 
 def run(stage: str, folder: Path, material: Material, *, short: bool) -> dict[str, Any]:
     """One stage on a server of its own."""
-    place = folder / stage
-    shutil.rmtree(place, ignore_errors=True)
-    (place / "server" / "models").mkdir(parents=True)
-    shutil.copy(material.model, place / "server" / "models" / f"{MODEL}.safetensors")
-    server = Server(place / "server", "--queue", str(QUEUE))
+    work = folder / stage
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "server" / "models").mkdir(parents=True)
+    shutil.copy(material.model, work / "server" / "models" / f"{MODEL}.safetensors")
+    server = Server(work / "server", "--queue", str(QUEUE))
     detector = SAPatchCore.load(material.model, device="cpu")
     found: dict[str, Any] = {"ready_after_seconds": server.start()}
     try:
         for kind in (LARGE, SMALL) if stage in ("latency", "throughput") else (SMALL,):
             images = material.images[kind]
-            facts = {
+            about = {
                 "images": {
                     "kind": kind,
                     "files": len(images),
@@ -111,15 +111,15 @@ def run(stage: str, folder: Path, material: Material, *, short: bool) -> dict[st
                 }
             }
             if stage == "latency":
-                found[kind] = {**facts, **latency(server, detector, images, short=short)}
+                found[kind] = {**about, **latency(server, detector, images, short=short)}
             elif stage == "throughput":
-                found[kind] = {**facts, **throughput(place, server, detector, images, short=short)}
+                found[kind] = {**about, **throughput(work, server, detector, images, short=short)}
             elif stage == "overload":
-                found |= {**facts, **overload(place, server, images, short=short)}
+                found |= {**about, **overload(work, server, images, short=short)}
             elif stage == "sigkill":
-                found |= {**facts, **sigkill(place, server, images, rounds=1 if short else 20)}
+                found |= {**about, **sigkill(work, server, images, rounds=1 if short else 20)}
             else:
-                found |= fuzz(place, server, short=short)
+                found |= fuzz(work, server, short=short)
         found["tracebacks_in_the_log"] = len(server.tracebacks())
         found["stopped_with"] = server.stop()
     finally:
