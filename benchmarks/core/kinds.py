@@ -13,9 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from method_summary import CO_OCCURRENCE as WRONG_PAIRS
-
 from benchmarks.core.method import subset
+from benchmarks.figures import CO_OCCURRENCE as WRONG_PAIRS
 from benchmarks.measure import Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset

@@ -131,6 +131,7 @@ def run(given: Task) -> Answers:
     cpu = time.process_time()
     Client.prepare(given)
     clients = 1 if given.rate else given.clients
+    print("sending", flush=True)  # it takes seconds until all is imported
     runner.start(clients, spawn_rate=clients)
     runner.spawning_greenlet.join()
     while runner.user_count and (given.rate or time.perf_counter() - Client.begin < given.seconds):

@@ -202,7 +202,7 @@ class Generator:
     """A load generator, generator.py, as a process of its own: locust changes the one that it is in."""
 
     def __init__(self, folder: Path, server: Server, images: Sequence[Path], **task: Any) -> None:
-        """task: of ``generator.Task``, where it differs from the usual."""
+        """Start it and wait until it sends. task: of ``generator.Task``, where it differs from the usual."""
         given = {
             "port": server.port,
             "token": server.token,
@@ -214,15 +214,17 @@ class Generator:
         self._answers.unlink(missing_ok=True)
         (folder / "task.json").write_text(json.dumps(given), encoding="utf-8")
         command = [sys.executable, "-m", "benchmarks.server.generator", str(folder / "task.json"), str(self._answers)]
-        self._process = subprocess.Popen(command, cwd=ROOT)
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # "sending"
 
     def wait(self, seconds: float) -> dict[str, Any]:
         """What was answered (``generator.Answers``)."""
         try:
-            status = self._process.wait(seconds)
+            self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
-        if status:
-            raise RuntimeError(f"The load generator ended with {status}.")
+        if self._process.returncode:
+            raise RuntimeError(f"The load generator ended with {self._process.returncode}.")
         return dict(json.loads(self._answers.read_text(encoding="utf-8")))
