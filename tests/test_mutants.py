@@ -66,13 +66,13 @@ class Checks:
     def map(self) -> None:
         checks.check_map((6, 7), (50, 44), (64, 60), (48, 40))
 
-    def nearest_barred(self) -> None:
+    def nearest_excluded(self) -> None:
         bank, groups = _randn(140, 6)[40:], torch.arange(100) % 3
-        checks.check_nearest_barred(_randn(40, 6), bank, 3, torch.arange(40) % 4, groups)
+        checks.check_nearest_excluded(_randn(40, 6), bank, 3, torch.arange(40) % 4, groups)
 
-    def index_barred(self) -> None:
+    def index_excluded(self) -> None:
         bank, groups = _randn(450, 64)[50:], torch.arange(400) % 3
-        checks.check_index_barred(_randn(50, 64), bank, torch.arange(50) % 4, groups)
+        checks.check_index_excluded(_randn(50, 64), bank, torch.arange(50) % 4, groups)
 
     def left_out(self) -> None:
         checks.check_left_out(SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good), self._good)
@@ -259,10 +259,10 @@ def local_and_context_swapped(patch: Patch) -> None:
 def neighbourhood_of_the_patch_itself(patch: Patch) -> None:
     """TNVision's form: the k rows nearest to the patch instead of to its match."""
 
-    def wrong(self: Bank, patch: torch.Tensor, row: torch.Tensor, k: int, *_: Any) -> torch.Tensor:  # noqa: ARG001
-        return brute_force.nearest(patch, self.rows, k)[0]
+    def wrong(bank: Bank, patch: torch.Tensor, row: torch.Tensor, k: int, *_: Any) -> torch.Tensor:  # noqa: ARG001
+        return brute_force.nearest(patch, bank.rows, k)[0]
 
-    patch.setattr(Bank, "around", wrong)
+    patch.setattr(reweighted, "distances_around", wrong)
 
 
 def mean_for_largest(patch: Patch) -> None:
@@ -315,7 +315,7 @@ def next_image_left_out(patch: Patch) -> None:
     patch.setattr(Bank, "compare", wrong)
 
 
-def barred_rows_forgotten(patch: Patch) -> None:
+def excluded_rows_forgotten(patch: Patch) -> None:
     """The groups do not come along to the search."""
     right, compare = brute_force._nearest, exact.ExactIndex._compare
     patch.setattr(brute_force, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
@@ -327,7 +327,7 @@ def barred_rows_forgotten(patch: Patch) -> None:
     patch.setattr(exact.ExactIndex, "_compare", wrong)
 
 
-def barred_groups_in_the_blocks_order(patch: Patch) -> None:
+def excluded_groups_in_the_blocks_order(patch: Patch) -> None:
     """The index's blocks have an order of their own, the groups the bank's."""
     right = exact.ExactIndex._compare
 
@@ -431,7 +431,7 @@ def new_rows_not_compared_with(patch: Patch) -> None:
 
     def wrong(self: images.Growth, given: patches.Patches, training: Any) -> None:
         for one, image in zip(given.split(1), training, strict=True):
-            self._known = self._known[:1]
+            self._projected = self._projected[:1]
             right(self, one, [image])
 
     patch.setattr(images.Growth, "add", wrong)
@@ -522,14 +522,14 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (blur_of_half_the_width, "map"),
     (crop_in_the_corner, "map"),
     (map_turned, "map"),
-    (barred_rows_forgotten, "nearest_barred"),
-    (k_off_by_one, "nearest_barred"),
-    (barred_rows_forgotten, "index_barred"),
-    (barred_groups_in_the_blocks_order, "index_barred"),
-    (blocks_left_out_too_early, "index_barred"),
+    (excluded_rows_forgotten, "nearest_excluded"),
+    (k_off_by_one, "nearest_excluded"),
+    (excluded_rows_forgotten, "index_excluded"),
+    (excluded_groups_in_the_blocks_order, "index_excluded"),
+    (blocks_left_out_too_early, "index_excluded"),
     (own_rows_count, "left_out"),
     (next_image_left_out, "left_out"),
-    (barred_rows_forgotten, "left_out"),
+    (excluded_rows_forgotten, "left_out"),
     (threshold_one_further_down, "threshold"),
     (p_value_without_ties, "threshold"),
     (from_the_threshold_on, "regions"),

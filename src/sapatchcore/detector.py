@@ -29,7 +29,7 @@ from sapatchcore.memory.training import TrainingImage, pictured, training_images
 from sapatchcore.model_file import load_model_file, to_stored, write_model
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
-from sapatchcore.score.calibration import Calibrated, Calibration
+from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.explain import Explanation, cause_of
 from sapatchcore.score.regions import Region
 from sapatchcore.settings import Settings, settings_from
@@ -37,7 +37,7 @@ from sapatchcore.settings import Settings, settings_from
 Float32 = npt.NDArray[np.float32]
 
 
-class SAPatchCore(Calibrated, Updatable):
+class SAPatchCore(Updatable):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
@@ -240,5 +240,9 @@ class Scored:
 # What help() and editors show: every option of settings.py, keyword-only, with its default.
 _OWN = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 SAPatchCore.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_OWN, *inspect.signature(Settings).parameters.values()]
+    [_OWN]
+    + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in Settings.model_fields.items()
+    ]
 )

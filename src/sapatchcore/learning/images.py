@@ -30,6 +30,7 @@ from sapatchcore.memory.training import TrainingImage, pictured, training_images
 from sapatchcore.score.calibration import (
     LEAVE_ONE_OUT,
     REWEIGHTED,
+    Calibrated,
     Calibration,
     concatenated,
     largest_values,
@@ -40,13 +41,24 @@ from sapatchcore.score.calibration import (
 from sapatchcore.settings import Settings
 
 
-class Updatable:
+class Updatable(Calibrated):
     """What a detector can go on learning with: ``calibrate``, ``update`` and ``forget``."""
 
     embedder: Embedder
     bank: Bank
     _bank: Bank | None
-    _calibration: Calibration | None
+
+    @property
+    def calibration(self) -> Calibration:
+        """As of ``Calibrated``. Raises NotFittedError before ``fit`` or ``load``, too."""
+        _ = self.bank
+        return super().calibration
+
+    @property
+    def is_calibrated(self) -> bool:
+        """As of ``Calibrated``. Raises NotFittedError before ``fit`` or ``load``."""
+        _ = self.bank
+        return super().is_calibrated
 
     def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
         """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""

@@ -133,8 +133,8 @@ def test_duplicates_wait_one_by_one(kind: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_short_format_alone_would_take_the_wrong_row(kind: str) -> None:
-    """Two rows whose difference is lost in the short format; float32 tells them apart."""
+def test_the_quantised_rows_alone_would_take_the_wrong_row(kind: str) -> None:
+    """Two rows whose difference is lost in the quantised format; float32 tells them apart."""
     step = {"float16": 1e-5, "int8": 1e-3}[kind]
     bank = bank_of("random", 320, 8)
     bank[100] = torch.tensor([5.0, 5, 5, 5, -5, -5, -5, -5])
@@ -143,7 +143,7 @@ def test_the_short_format_alone_would_take_the_wrong_row(kind: str) -> None:
     for query, nearest in ((bank[100] - step, 100), (bank[200] + step, 200)):
         index = QuantisedIndex(bank, kind)
         assert int(index.nearest(query[None])) == nearest
-        short = torch.cat([index._short.widened(leaf) for leaf in range(len(index._short.errors))])
+        short = torch.cat([index._copies.restored(leaf) for leaf in range(len(index._copies.errors))])
         alone = index._order[(short - (query - index._mean)).double().square().sum(1).argmin()]
         wrong += int(alone) != nearest
     assert wrong
@@ -155,10 +155,10 @@ def test_errors_are_what_is_lost(kind: str) -> None:
     leaves = list(torch.arange(200).split(64))
     short = QuantisedRows(bank, bank.mean(0), leaves, kind)
     for number, leaf in enumerate(leaves):
-        widened = short.widened(number)
-        lost = (widened.double() - (bank[leaf] - bank.mean(0)).double()).square().sum(1).sqrt()
+        restored = short.restored(number)
+        lost = (restored.double() - (bank[leaf] - bank.mean(0)).double()).square().sum(1).sqrt()
         assert float(lost.max()) <= short.errors[number] <= float(lost.max()) * 1.001 + 1e-12
-        torch.testing.assert_close(short.norms[short.ends[number] : short.ends[number + 1]], widened.square().sum(1))
+        torch.testing.assert_close(short.norms[short.ends[number] : short.ends[number + 1]], restored.square().sum(1))
         reach = (bank[leaf] - bank[leaf].mean(0)).abs().amax(1).max()
         assert float(lost.max()) <= float(reach) * 24**0.5 * {"float16": 2**-11, "int8": 0.51 / 127}[kind]
 
@@ -188,9 +188,9 @@ def test_copy_on_disk_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch)
     held = QuantisedIndex(bank, kind)
     monkeypatch.setattr(quantised, "ON_DISK", 0)
     mapped = QuantisedIndex(bank, kind)
-    assert mapped._short._file is not None
+    assert mapped._copies._file is not None
     assert mapped.nbytes == held.nbytes
-    assert torch.equal(mapped._short._rows, held._short._rows)
+    assert torch.equal(mapped._copies._rows, held._copies._rows)
     assert torch.equal(mapped.nearest(queries), held.nearest(queries))
 
 
