@@ -21,10 +21,10 @@ from sapatchcore.data.images import all_images
 from sapatchcore.errors import SettingsError
 from sapatchcore.scale.ledger import Ledger
 from sapatchcore.scale.listing import Parts
-from sapatchcore.scale.parts import finished
 from sapatchcore.scale.places import Place
 from sapatchcore.scale.predict import predict
-from sapatchcore.scale.scorer import Scorer, Work
+from sapatchcore.scale.scoring import Scorer, Work
+from sapatchcore.scale.storage import finished
 
 
 class Stopped(Exception):

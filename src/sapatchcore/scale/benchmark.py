@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore.data.sources import Progress
-from sapatchcore.scale.engine import RESTARTS, as_they_come, connected
+from sapatchcore.scale.cluster import RESTARTS, as_they_come, connected
 from sapatchcore.settings import Settings
 from sapatchcore.verify.benchmark import Done, Job, Jobs
 

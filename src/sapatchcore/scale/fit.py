@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore.errors import ModelFileError
-from sapatchcore.scale.engine import RESTARTS, connected
+from sapatchcore.scale.cluster import RESTARTS, connected
 from sapatchcore.scale.host import Desk, Host, Progress, wait
 from sapatchcore.settings import Settings, settings_from
 
@@ -40,12 +40,12 @@ def fit(
         data: a folder as of SAPatchCore.fit that every machine sees under this name, or an address (s3://…, gs://…) of images.
         output: the model file, on this machine.
         options: of settings.py, as of SAPatchCore. A batch size that is not among them is the device's: 8, on GPUs 64.
-        address: of the cluster, or "local"; as of engine.connected.
+        address: of the cluster, or "local"; as of cluster.connected.
         shares: in how many shares the images are learned, a worker each; None for as many as the cluster has room for.
         layout, calibrate: as of ``sapatchcore fit``. include_weights, include_thumbnails: as of SAPatchCore.save.
         progress: called as ``progress(stage, done, total)``; stages "embed", "coreset" and "calibrate".
 
-    Raises what SAPatchCore.fit and save raise, and what engine.connected raises.
+    Raises what SAPatchCore.fit and save raise, and what cluster.connected raises.
     """
     settings_from(options)
     path = Path(output).resolve()
@@ -63,7 +63,7 @@ def fit(
         def one(role: str, kind: type) -> Any:
             return ray.remote(kind).options(name=f"{role}-{token}", **here)
 
-        steward = one("steward", Host).remote(folder, "scale.steward", "Steward", dict(options))
+        steward = one("steward", Host).remote(folder, "scale.fit_coordinator", "Steward", dict(options))
         desk = one("desk", Desk).remote()
         listing = one("listing", Host).remote(folder, "scale.listing", "Listing", os.fspath(data), layout, where)
         total, apart = ray.get(listing.call.remote("counts"))

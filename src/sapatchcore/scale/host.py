@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sapatchcore.scale.engine import as_they_come
+from sapatchcore.scale.cluster import as_they_come
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -14,9 +14,9 @@ from sapatchcore import __version__
 from sapatchcore.errors import ModelFileError
 from sapatchcore.export.metadata import files_of
 from sapatchcore.open_model import open_model
-from sapatchcore.scale.parts import ERRORS, SCORES, claim, file_of, finished, read_table
 from sapatchcore.scale.places import Place
-from sapatchcore.scale.scorer import Work
+from sapatchcore.scale.scoring import Work
+from sapatchcore.scale.storage import ERRORS, SCORES, claim, file_of, finished, read_table
 from sapatchcore.score.threshold import check_rate, possible_rate
 
 

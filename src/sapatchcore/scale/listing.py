@@ -12,8 +12,8 @@ from sapatchcore.data.remote import is_address
 from sapatchcore.data.sources import ImageSource, as_sources
 from sapatchcore.datasets.folders import training_images, validation_images
 from sapatchcore.errors import DataError
-from sapatchcore.scale.parts import list_images
 from sapatchcore.scale.places import Place
+from sapatchcore.scale.storage import list_images
 
 
 class Listing:

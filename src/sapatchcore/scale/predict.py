@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapatchcore.data.remote import is_address
 from sapatchcore.errors import MissingPackageError, ScaleError, SettingsError, install
-from sapatchcore.scale.engine import connected
+from sapatchcore.scale.cluster import connected
 from sapatchcore.scale.host import Host, Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def predict(
         output: folder or address of the tables, which every machine reaches: ``scores/``, ``errors/`` (images that could not
             be read, with the reason), ``images/`` (what is in which part) and ``run.json``.
         options: device, precision, batch_size, workers, weights and search, as of SAPatchCore.load.
-        address: of the cluster, or "local"; as of engine.connected.
+        address: of the cluster, or "local"; as of cluster.connected.
         workers: processes that score; None for as many as the cluster has room for.
         false_reject: as of Result.verdicts; None for the usual rate, or the smallest that can be promised.
         maps: folder or address for the anomaly maps, None for none. map_format: tiff or npy (float32).
@@ -54,7 +54,7 @@ def predict(
         progress: called as ``progress("predict", done, total)`` with numbers of images, those of earlier runs among them.
 
     Raises SettingsError where ``output`` holds scores of another model or rate; DataError where there is no image, or a table
-    cannot be written; and what opening the model and engine.connected raise.
+    cannot be written; and what opening the model and cluster.connected raise.
     """
     if map_format not in MAP_FORMATS:
         raise SettingsError(
@@ -107,7 +107,7 @@ def _scored(parts: list[int], ledger: str, workers: int, where: Mapping[str, Any
     context = data.DataContext.get_current()
     context.enable_progress_bars = False  # ours says what is left of the whole
     context.print_on_execution_start = False
-    from sapatchcore.scale.scorer import Scorers
+    from sapatchcore.scale.scoring import Scorers
 
     rows = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     scored = rows.map_batches(

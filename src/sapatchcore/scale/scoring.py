@@ -17,7 +17,8 @@ from sapatchcore.data.sources import groups, load_ahead, read_image
 from sapatchcore.errors import DataError, SAPatchCoreError
 from sapatchcore.open_model import open_model
 from sapatchcore.result import Result
-from sapatchcore.scale.parts import (
+from sapatchcore.scale.places import Place
+from sapatchcore.scale.storage import (
     ERROR_COLUMNS,
     ERRORS,
     IMAGES,
@@ -27,7 +28,6 @@ from sapatchcore.scale.parts import (
     read_table,
     write_table,
 )
-from sapatchcore.scale.places import Place
 from sapatchcore.show.maps import map_file
 
 _TOGETHER = 32  # images that are decoded before they are scored: their own size, so no more than this at a time

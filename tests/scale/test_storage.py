@@ -11,7 +11,8 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the ext
 pytest.importorskip("fsspec", reason="fsspec is not installed: install the extra scale")
 
 from sapatchcore.errors import DataError, SettingsError
-from sapatchcore.scale.parts import (
+from sapatchcore.scale.places import Place
+from sapatchcore.scale.storage import (
     IMAGES,
     SCORE_COLUMNS,
     SCORES,
@@ -23,7 +24,6 @@ from sapatchcore.scale.parts import (
     read_table,
     write_table,
 )
-from sapatchcore.scale.places import Place
 
 NAMES = [f"/images/{number:05d}.png" for number in range(25)]
 

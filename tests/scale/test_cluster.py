@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sapatchcore.errors import MissingPackageError, ScaleError, SettingsError
-from sapatchcore.scale.engine import Cluster, connected
+from sapatchcore.scale.cluster import Cluster, connected
 from sapatchcore.scale.host import Desk
 
 
