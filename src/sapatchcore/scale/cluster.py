@@ -1,11 +1,13 @@
-"""Ray, as the entry points need it: connected for a while, its errors as sentences, what the cluster has.
+"""A Ray cluster: joining it for one command, its resources, its errors as sentences, and the actors that both runs use.
 
-``local`` starts Ray on this machine for one command; an address joins a cluster that runs. The command itself must run on one
-of the cluster's machines: it reads the data and writes its output there.
+``local`` starts Ray on this machine for one command; an address joins a cluster that is running. The command itself must run
+on one of the cluster's machines: it reads the data and writes its output there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -13,14 +15,19 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
+from sapatchcore.data.remote import is_address
+from sapatchcore.data.sources import Progress
 from sapatchcore.errors import MissingPackageError, SAPatchCoreError, ScaleError, SettingsError, install
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
 LOCAL, AUTO = "local", "auto"
-RESTARTS = (
-    8  # of one actor; its work is done again from the start each time, so a machine that kills all is given up soon
-)
+RESTARTS = 8  # of one actor, whose work starts over each time: a machine that kills every process is soon given up
 _CLIENT = "ray://"
 _REMEDY = "Start one with `ray start --head`, or use `address` local."
 _TOKEN = (
@@ -31,14 +38,14 @@ _TOKEN = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """cpus, gpus: of all nodes together. node: the identity of the node that this process is on."""
+    """cpus, gpus: of all nodes together. node: the id of the node that this process runs on."""
 
     cpus: int
     gpus: int
     node: str
 
     def workers(self, wanted: int | None) -> int:
-        """How many workers to start: ``wanted``, or one a GPU, or one for every 4 processors, but 2 where there are 2.
+        """How many workers to start: ``wanted``, else one for each GPU, else one for every 4 processors (2 on a small cluster).
 
         Raises SettingsError where ``wanted`` is below 1.
         """
@@ -49,22 +56,23 @@ class Cluster:
         return self.gpus or max(self.cpus // 4, min(self.cpus, 2), 1)
 
     def threads(self, workers: int) -> int:
-        """Processors for each of ``workers`` workers that compute on CPUs."""
+        """CPU threads for each of ``workers`` workers."""
         return max(1, self.cpus // workers)
 
     def worker_resources(self) -> dict[str, float]:
-        """What a worker asks for: a GPU where there are any, else next to none of what Ray counts.
+        """What a worker reserves: a GPU where there are any, else almost nothing.
 
-        On CPUs it takes threads by itself: workers of a node that is lost must find room on others that count as full.
+        A CPU worker sets its own number of threads. Were it to reserve CPUs, workers of a lost node would find no room on
+        nodes that count as full.
         """
         return {"num_gpus": 1} if self.gpus else {"num_cpus": 0.001}
 
     def worker_options(self) -> dict[str, Any]:
-        """Of a worker that is one actor or task: its resources, and that they are spread over the nodes."""
+        """Options of a worker that is an actor or a task: its resources, spread over the nodes."""
         return {**self.worker_resources(), "scheduling_strategy": "SPREAD"}
 
     def here(self) -> dict[str, Any]:
-        """Options of a task or actor that stays on this process's node, where the data are listed and the output is written."""
+        """Options of an actor that stays on this process's node, where the images are listed and the output is written."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(self.node, soft=False)}
@@ -72,20 +80,20 @@ class Cluster:
 
 @contextmanager
 def connected(address: str) -> Iterator[Cluster]:
-    """Ray while the block runs. A connection that is there already is used and left as it is.
+    """Ray for the length of the block. A connection that exists already is used, and left open.
 
     address: "local", "auto" (the cluster that runs on this machine), or "host:port".
 
-    Raises MissingPackageError without Ray; SettingsError for an address of Ray's client; ScaleError where no cluster answers,
-    or where one is lost in the block. Errors of this package that workers raise come out as they are.
+    Raises MissingPackageError without Ray; SettingsError for a Ray Client address; ScaleError where no cluster answers, or
+    where it is lost in the block. This package's own errors come out of a worker unchanged.
     """
     os.environ.setdefault(
         "RAY_USAGE_STATS_ENABLED", "0"
     )  # Ray would report the use of a plant's machines to its makers
     os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # what is wrong is said in a sentence; Ray's own pages are for it
-    logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # of "ray.data" Ray sets the level itself
+    )  # errors come out as one sentence, not as pages of Ray's log
+    logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # Ray sets the level of "ray.data" itself
     if address.startswith(_CLIENT):
         raise SettingsError(
             f"`address` must be local, auto or HOST:PORT. Got {address}. Run the command on one of the cluster's machines, for "
@@ -114,25 +122,24 @@ def _start(address: str) -> None:
     if address not in (LOCAL, AUTO):
         _require_answer(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr:
         try:
             if address == LOCAL:
                 ray.init(address=LOCAL, include_dashboard=False, **quiet)
             else:
-                with _stderr_to(said):
+                with _stderr_to(stderr):
                     ray.init(address=address, **quiet)
         except (RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-            said.seek(0)
-            if isinstance(error, AuthenticationError) or b"InvalidAuthToken" in said.read():
+            stderr.seek(0)
+            if isinstance(error, AuthenticationError) or b"InvalidAuthToken" in stderr.read():
                 raise ScaleError(f"The Ray cluster at {address} asks for a token. {_TOKEN}") from None
             reason = " ".join(str(error).split())[:200]
             raise ScaleError(f"No Ray cluster answers at {address}: {reason} {_REMEDY}") from None
 
 
 @contextmanager
-def _stderr_to(file: Any) -> Iterator[None]:
-    """What the process says on its second channel in the block, Ray's C++ too, goes to ``file``: why it does not connect Ray
-    says there alone, again and again."""
+def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+    """Send stderr to ``file``, that of Ray's C++ too: only there, and many times over, does Ray say why it cannot connect."""
     kept = os.dup(2)
     try:
         os.dup2(file.fileno(), 2)
@@ -143,7 +150,7 @@ def _stderr_to(file: Any) -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """Raises SettingsError for what is no HOST:PORT; ScaleError where nothing listens there: Ray would try for minutes."""
+    """Raises SettingsError unless ``address`` is HOST:PORT, ScaleError where nothing listens: Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise SettingsError(f"`address` must be local, auto or HOST:PORT. Got {address!r}. For example 10.0.0.5:6379.")
@@ -155,7 +162,7 @@ def _require_answer(address: str) -> None:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """A block that waits for Ray: an error of a worker comes out as it was raised there, Ray's own as a ScaleError."""
+    """A block that waits for Ray: a worker's error comes out as it was raised there, Ray's own as a ScaleError."""
     from ray.exceptions import RayError, RayTaskError
 
     try:
@@ -179,12 +186,82 @@ def _lost(error: BaseException) -> str:
     )
 
 
-def as_they_come(waiting: Sequence[Any], tell: Callable[[], None]) -> Iterator[Any]:
-    """Each of the references ``waiting`` when its result is there; ``tell`` is called several times a second."""
+def as_completed(references: Sequence[ObjectRef], tick: Callable[[], None]) -> Iterator[ObjectRef]:
+    """Each reference once its result is ready; ``tick`` is called several times a second."""
     import ray
 
-    left = list(waiting)
+    left = list(references)
     while left:
         done, left = ray.wait(left, num_returns=1, timeout=0.2, fetch_local=False)
-        tell()
+        tick()
         yield from done
+
+
+def wait_for(
+    references: Sequence[ObjectRef], stage: str, total: int, assignments: ActorHandle, progress: Progress | None
+) -> None:
+    """Wait for all ``references`` and report progress; the results stay where they are."""
+    import ray
+
+    def tick() -> None:
+        if progress is not None:
+            progress(stage, min(ray.get(assignments.done.remote(stage)), total), total)
+
+    for _ in as_completed(references, tick):
+        pass
+    if progress is not None:
+        progress(stage, total, total)
+
+
+class LazyActor:
+    """An actor around an object of this package whose module is first imported in the actor's own process.
+
+    So the command's process imports no PyTorch. The object is made by the first call, not with the actor: Ray passes on an
+    error of a call as it is, but reports one of a constructor as the actor's death.
+    """
+
+    def __init__(self, folder: str, module: str, name: str, *arguments: object) -> None:
+        """folder: where relative paths start; they fail by name on a machine that has no such folder. module: below this
+        package. name: of a class in it. arguments: of the class."""
+        self._folder, self._class, self._arguments = folder, (module, name), arguments
+        self._instance: Any = None
+
+    def call(self, method: str, *arguments: object) -> Any:
+        """The result of one method of the object."""
+        if self._instance is None:
+            with contextlib.suppress(OSError):
+                os.chdir(self._folder)
+            module, name = self._class
+            self._instance = getattr(importlib.import_module(f"sapatchcore.{module}"), name)(*self._arguments)
+        return getattr(self._instance, method)(*arguments)
+
+
+class Assignments:
+    """An actor that knows what each worker has to do and how far it is.
+
+    It never waits for another process, so a worker that was restarted gets its assignment at once.
+    """
+
+    def __init__(self) -> None:
+        self._assignments: list[Any] = []
+        self._done: dict[str, dict[int, int]] = {}
+
+    def assign(self, assignments: list[Any]) -> None:
+        """assignments: one for each worker, with references to what is large."""
+        self._assignments = assignments
+
+    def of(self, worker: int) -> Any:
+        return self._assignments[worker]
+
+    def report(self, stage: str, worker: int, done: int) -> None:
+        self._done.setdefault(stage, {})[worker] = done
+
+    def done(self, stage: str) -> int:
+        """Of all workers. Only a worker's last report counts, so work that is done again is not counted twice."""
+        return sum(self._done.get(stage, {}).values())
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A path from the root, so that it means the same in every process; an address as it is."""
+    text = os.fspath(path)
+    return text if is_address(text) else str(Path(text).absolute())
