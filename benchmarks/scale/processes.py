@@ -52,7 +52,7 @@ class Watch:
         self._roles = {**roles(), **dict.fromkeys(self._old, ENDED)}
 
     def peaks(self) -> dict[str, Any]:
-        """MB: of the command how much it grew; of the steward or ledger and of the listing the peak; of workers the largest
+        """MB: of the command how much it grew; of the coordinator or run and of the listing the peak; of workers the largest
         one's peak; of the rest of Ray the largest sum at one time."""
         of = dict.fromkeys((STEWARD, LISTING, WORKERS), 0)
         for pid, one in self._seen.items():
@@ -112,7 +112,7 @@ def roles() -> dict[int, str]:
 
 def role_of(name: str, kind: str) -> str | None:
     """name, kind: an actor's name and class. Ray Data's workers have no name."""
-    if name.startswith(("steward-", "ledger-")):
+    if name.startswith(("coordinator-", "run-")):
         return STEWARD
     if name.startswith("listing-"):
         return LISTING

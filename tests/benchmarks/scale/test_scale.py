@@ -80,11 +80,12 @@ def watching() -> Any:
 
 def test_roles_of_processes() -> None:
     processes = watching()
-    assert processes.role_of("steward-1a", "Host") == processes.role_of("ledger-1a", "Host") == processes.STEWARD
-    assert processes.role_of("share-1a-0", "Host") == processes.WORKERS
-    assert processes.role_of("", "MapWorker(MapBatches(Scorers))") == processes.WORKERS
-    assert processes.role_of("listing-1a", "Host") == processes.LISTING
-    assert processes.role_of("desk-1a", "Desk") is None
+    of_one = [processes.role_of(name, "LazyActor") for name in ("coordinator-1a", "run-1a")]
+    assert of_one == [processes.STEWARD, processes.STEWARD]
+    assert processes.role_of("share-1a-0", "LazyActor") == processes.WORKERS
+    assert processes.role_of("", "MapWorker(MapBatches(PartScorers))") == processes.WORKERS
+    assert processes.role_of("listing-1a", "LazyActor") == processes.LISTING
+    assert processes.role_of("assignments-1a", "Assignments") is None
 
 
 def test_what_processes_take_by_their_role() -> None:
