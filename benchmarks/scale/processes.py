@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 
 EVERY = 0.2  # seconds
-COMMAND, STEWARD, LISTING, WORKERS, REST = "command", "steward", "listing", "workers", "rest of Ray"
+COMMAND, LISTING, WORKERS, REST = "command", "listing", "workers", "rest of Ray"
+COORDINATOR = "steward"  # of fit, and the run of predict, under the name that it has in the results
 ENDED = "ended"
-ONCE = (COMMAND, STEWARD, LISTING)  # processes that there is one of, whatever the number of workers
+ONCE = (COMMAND, COORDINATOR, LISTING)  # processes that there is one of, whatever the number of workers
 
 
 @dataclass
@@ -52,9 +53,9 @@ class Watch:
         self._roles = {**roles(), **dict.fromkeys(self._old, ENDED)}
 
     def peaks(self) -> dict[str, Any]:
-        """MB: of the command how much it grew; of the steward or ledger and of the listing the peak; of workers the largest
+        """MB: of the command how much it grew; of the coordinator or run and of the listing the peak; of workers the largest
         one's peak; of the rest of Ray the largest sum at one time."""
-        of = dict.fromkeys((STEWARD, LISTING, WORKERS), 0)
+        of = dict.fromkeys((COORDINATOR, LISTING, WORKERS), 0)
         for pid, one in self._seen.items():
             role = self._roles.get(pid, REST)
             if role in of:
@@ -112,8 +113,8 @@ def roles() -> dict[int, str]:
 
 def role_of(name: str, kind: str) -> str | None:
     """name, kind: an actor's name and class. Ray Data's workers have no name."""
-    if name.startswith(("steward-", "ledger-")):
-        return STEWARD
+    if name.startswith(("coordinator-", "run-")):
+        return COORDINATOR
     if name.startswith("listing-"):
         return LISTING
     if name.startswith("share-") or "MapWorker" in kind:

@@ -17,57 +17,55 @@ from conftest import SMALL
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.model_file import read_model
-from sapatchcore.scale.fit import fit
+from sapatchcore.scale import fit as module
+from sapatchcore.scale.fit import TrainingListing, fit
 
 OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}
-Stages = dict[str, Callable[[], None]]
 
 
-def fitted(cluster: Any, folder: Path, path: Path, shares: int, at: Stages | None = None, **more: Any) -> SAPatchCore:
-    """The model file of a distributed fit. at: what happens when a stage is first seen."""
-    left = dict(at or {})
+def lose_a_worker() -> None:
+    name = next(name for name in sorted(ray.util.list_named_actors()) if name.startswith("share-"))
+    ray.kill(ray.get_actor(name), no_restart=False)
+
+
+def test_the_file_is_that_of_one_machine_whatever_is_lost(
+    cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker or a machine that is lost is replaced, and the images are embedded again, as if nothing had been."""
+    monkeypatch.setattr(module, "CANDIDATES", 16)  # so that there are several rounds
+    monkeypatch.setattr(module, "FEWEST_CANDIDATES", 8)
+    losses: dict[str, Callable[[], None]] = {
+        "embed": lose_a_worker,
+        "coreset": cluster.lose,
+        "calibrate": lose_a_worker,
+    }
+    rounds = []
 
     def progress(stage: str, done: int, total: int | None) -> None:
         assert total is not None
         assert 0 <= done <= total
-        if act := left.pop(stage, None):
-            act()
-
-    fit(folder / "good", path, OPTIONS, address=cluster.address, shares=shares, progress=progress, **more)
-    assert not left
-    return SAPatchCore.load(path)
-
-
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> SAPatchCore:
-    return SAPatchCore(**OPTIONS).fit(folder / "good")
-
-
-def test_the_file_is_that_of_one_machine_whatever_is_lost(
-    cluster: Any, folder: Path, alone: SAPatchCore, tmp_path: Path
-) -> None:
-    """A worker or a machine that is lost is made again elsewhere and embeds its images again, as if nothing had been."""
-
-    def lose_a_worker() -> None:
-        name = next(name for name in sorted(ray.util.list_named_actors()) if name.startswith("share-"))
-        ray.kill(ray.get_actor(name), no_restart=False)
-
-    def lose_a_machine() -> None:
-        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        if stage == "coreset":
+            rounds.append(done)
+        if lose := losses.pop(stage, None):
+            lose()
 
     many, path = tmp_path / "many.safetensors", tmp_path / "alone.safetensors"
-    try:
-        found = fitted(
-            cluster, folder, many, 2, {"embed": lose_a_worker, "coreset": lose_a_machine, "calibrate": lose_a_worker}
-        )
-    finally:
-        cluster.add_node(num_cpus=1, object_store_memory=200_000_000)
+    summary = fit(folder / "good", many, OPTIONS, address=cluster.address, shares=2, progress=progress)
+    assert not losses
+    assert len(rounds) > 2
+    found, alone = SAPatchCore.load(many), SAPatchCore(**OPTIONS).fit(folder / "good")
     alone.save(path)
     # The same patches of the same images, in the same order; batches differ, and with them the last bits of float32.
     for one, another in zip(alone.provenance, found.provenance, strict=True):
         np.testing.assert_array_equal(one, another)
     np.testing.assert_allclose(alone.memory_bank, found.memory_bank, rtol=1e-4, atol=1e-5)
     assert found.covering_radius == pytest.approx(alone.covering_radius, rel=1e-4)
+    assert summary == {
+        "training_images": 12,
+        "bank": list(alone.memory_bank.shape),
+        "calibration_images": 12,
+        "covering_radius": pytest.approx(alone.covering_radius, rel=1e-4),
+    }
     for name in ("scores", "local", "context", "peaks", "grids"):
         np.testing.assert_allclose(
             getattr(alone.calibration, name), getattr(found.calibration, name), rtol=1e-3, atol=1e-4, err_msg=name
@@ -87,16 +85,14 @@ def test_the_file_is_that_of_one_machine_whatever_is_lost(
     assert all((one.weights[name] == another.weights[name]).all() for name in (*one.weights, *another.weights))
 
 
-def test_good_images_apart_calibrate_it(cluster: Any, folder: Path, tmp_path: Path) -> None:
-    """Fewer of them than there are shares, so that one share has none."""
-    apart = folder / "good" / "later"
-    found = fitted(cluster, folder, tmp_path / "m.safetensors", 2, calibrate=apart)
-    expected = SAPatchCore(**OPTIONS).fit(folder / "good", calibrate=apart).calibration
-    assert found.calibration.source == "separate"
-    assert found.calibration.names == expected.names == (str(apart / "a.png"),)
-    assert found.calibration.sizes == expected.sizes
-    np.testing.assert_allclose(found.calibration.grids, expected.grids, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(found.calibration.images, [-1])
+def test_images_are_dealt_in_turn(folder: Path) -> None:
+    good = folder / "good"
+    listing = TrainingListing(str(good), "auto", str(good / "later"))
+    names = [str(good / f"{number:03d}.png") for number in range(12)]
+    assert listing.counts() == (12, 1)
+    assert [list(some) for some in listing.train(3)] == [names, names[::3], names[1::3], names[2::3]]
+    assert [list(some) for some in listing.apart(2)] == [[str(good / "later" / "a.png")]] * 2 + [[]]
+    assert TrainingListing(str(good), "auto", None).counts() == (12, 0)
 
 
 def test_wrong_use_is_said_before_any_work(cluster: Any, folder: Path, tmp_path: Path) -> None:

@@ -1,46 +1,101 @@
-"""What a share sends is small, whatever it holds: of a tensor's view, all that it is a view of would travel."""
+"""Shares and the coordinator in this process: what they answer, and how much of it travels."""
 
 from __future__ import annotations
 
 import pickle
-from types import SimpleNamespace
+import secrets
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pytest
 
-from sapatchcore.memory.distributed import Choice, Frontier
-from sapatchcore.memory.spill import GrowingRows
-from sapatchcore.scale.share import Share
+pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
 
-ROWS, WIDTH = 5000, 32
+import ray
+from conftest import SMALL
+
+from sapatchcore import SAPatchCore
+from sapatchcore.memory.distributed import Choice
+from sapatchcore.scale.cluster import Assignments
+from sapatchcore.scale.fit import TrainingListing
+from sapatchcore.scale.fit_coordinator import FitCoordinator
+from sapatchcore.scale.share import ShareWorker
+
+pytestmark = pytest.mark.usefixtures("cluster")
+OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}
 
 
-def share_of(x: torch.Tensor) -> Share:
-    """A share that has embedded its images, without Ray."""
-    share = Share.__new__(Share)
-    share._number, share._frontier = 0, None
-    share._spill: Any = SimpleNamespace()
-    share.embedder: Any = SimpleNamespace(network=SimpleNamespace(device=torch.device("cpu")))
-    share._projected = GrowingRows(on_disk=False)
-    share._projected.append(x)
-    return share
+@pytest.fixture
+def dealt(folder: Path) -> tuple[FitCoordinator, list[ShareWorker], list[Any]]:
+    """A coordinator, two shares that have embedded, and references to the names of all images: of those to calibrate with
+    there are fewer than shares."""
+    coordinator = FitCoordinator(OPTIONS)
+    listing = TrainingListing(str(folder / "good"), "auto", str(folder / "good" / "later"))
+    (train, *trains), (apart, *aparts) = ([ray.put(one) for one in of(2)] for of in (listing.train, listing.apart))
+    task = ray.put(coordinator.task(12, 1, 2)[0])
+    name = f"assignments-{secrets.token_hex(8)}"
+    assignments: Any = ray.remote(Assignments).options(name=name, num_cpus=0).remote()
+    ray.get(assignments.assign.remote([(task, *names) for names in zip(trains, aparts, strict=True)]))
+    shares = [ShareWorker(name, number) for number in range(2)]
+    assert {share.learn() for share in shares} == {(64, (8, 8))}
+    assert ray.get(assignments.done.remote("embed")) == 12
+    return coordinator, shares, [train, apart]
+
+
+def test_good_images_apart_calibrate_it(
+    dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path, tmp_path: Path
+) -> None:
+    """Fewer of them than there are shares, so that one share has none."""
+    coordinator, shares, names = dealt
+    count = int(0.05 * 12 * 64)
+    share, row = coordinator.first(count, 64)
+    rounds, chosen = [ray.put(coordinator.begin(share, row, shares[share].point(row)))], 1
+    while chosen < count:
+        centres, chosen = coordinator.choose_among(*(one.candidates(rounds, 20) for one in shares))
+        rounds.append(ray.put(centres))
+    kept = [one.kept(coordinator.centres()) for one in shares]
+    bank = coordinator.bank((8, 8), *kept)
+
+    def answers(method: Callable[[ShareWorker], Any]) -> list[Any]:
+        return [ray.put(method(one)) for one in shares]
+
+    path = tmp_path / "m.safetensors"
+    summary = coordinator.write(
+        str(path),
+        (False, False),
+        bank,
+        names,
+        [
+            [ray.put(one) for one in kept],
+            answers(lambda one: one.radius(rounds)),
+            answers(ShareWorker.sizes),
+            answers(lambda one: one.separate(bank)),
+        ],
+    )
+    assert summary["calibration_images"] == 1
+    alone = SAPatchCore(**OPTIONS).fit(folder / "good", calibrate=folder / "good" / "later")
+    found, expected = SAPatchCore.load(path), alone.calibration
+    np.testing.assert_allclose(found.memory_bank, alone.memory_bank, rtol=1e-4, atol=1e-5)
+    assert found.calibration.source == "separate"
+    assert found.calibration.names == expected.names == (str(folder / "good" / "later" / "a.png"),)
+    assert found.calibration.sizes == expected.sizes
+    np.testing.assert_allclose(found.calibration.grids, expected.grids, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.calibration.images, [-1])
+
+
+def test_only_what_was_asked_for_travels(dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]]) -> None:
+    """Of a view of a tensor, all that it is a view of would be sent."""
+    share, width = dealt[1][0], 128
+    point, choice = share.point(17), Choice(40)
+    assert point.shape == (width,)
+    assert sent(point) < 4 * width + 1000
+    centres = choice.begin(0, 17, point)
+    shown = share.candidates([ray.put(centres)], 30)
+    assert sent(shown) < 30 * (4 * width + 8 + 4) + 2000
+    assert sent(choice.among([shown])) < 30 * (4 * width + 8 + 8) + 2000
 
 
 def sent(value: object) -> int:
     return len(pickle.dumps(value))
-
-
-def test_only_what_was_asked_for_travels() -> None:
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float32))
-    share = share_of(x)
-    point = share.point(17)
-    assert torch.equal(point, x[17])
-    assert sent(point) < 1000
-    choice = Choice(40)
-    centres = choice.begin(0, 17, point)
-    frontier = Frontier(x, 0)
-    frontier.meet(centres)
-    shown = frontier.candidates(30)
-    assert sent(shown) < 30 * (4 * WIDTH + 8 + 4) + 2000
-    assert sent(choice.among([shown])) < 30 * (4 * WIDTH + 8 + 8) + 2000

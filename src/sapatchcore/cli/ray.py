@@ -12,7 +12,7 @@ from sapatchcore.cli.options import progress_bars, warn
 from sapatchcore.errors import SettingsError
 
 if TYPE_CHECKING:
-    from sapatchcore.scale.ledger import Sum
+    from sapatchcore.scale.scoring import ScoreTotals
 
 Ray = Annotated[
     str,
@@ -90,7 +90,7 @@ def predict_on_ray(
     _say(found, output)
 
 
-def _say(found: Sum, output: str) -> None:
+def _say(found: ScoreTotals, output: str) -> None:
     verdict = (
         "no verdicts" if found.rate is None else f"{found.rejected} rejected at a promised rate of {found.rate:.2%}"
     )

@@ -1,13 +1,13 @@
 """The greedy k-center selection of ``coreset.py`` where no machine holds all patches: exact, in rounds.
 
-Every share of the patches keeps the distance of each to the centres so far, and shows its farthest ones, the *candidates*. All
-others of a share are at most as far as its last candidate says. Distances only shrink: so as long as the farthest candidate
-of all shares is at least as far as that bound, it is the farthest patch of all, and one place can go on choosing among the
-candidates alone. When it is not, the shares meet the new centres and show others: a round.
+Each share of the patches keeps their distances to the centres so far and sends its farthest patches, the *candidates*, with
+a *bound*: no other patch of the share is farther than this. Distances only shrink. So while the farthest candidate of all
+shares is at least as far as every bound, it is the farthest patch of all, and one process can go on choosing among the
+candidates alone. When it is not, the shares take in the new centres and send other candidates: a round.
 
-We differ from the two rounds of Malkomes et al. (NeurIPS 2015), each share's own greedy centres and then greedy centres among
-these, which cover within a factor of 4 of the optimum: more rounds travel no more than candidates either, and choose what one
-machine would. ``docs/scale.md`` has both measured.
+We differ from Malkomes et al. (NeurIPS 2015), who choose greedily in each share and then among what the shares chose: two
+rounds, within a factor of 4 of the optimum. Ours takes more rounds and chooses what one machine would; ``docs/scale.md``
+has both measured.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sapatchcore.memory.coreset import blocks_of
 class Candidates:
     """A share's farthest patches.
 
-    rows: (t,) int64 in the share. projected: (t, d) float32. squared: (t,) float32, distances to the nearest centre, the
-    largest first; infinite before the first centre. bound: no other patch's is larger; -inf where there is no other.
+    rows: (t,) int64 in the share. projected: (t, d) float32. squared: (t,) float32, squared distances to the nearest centre,
+    the largest first; infinite before the first centre. bound: no other patch's is larger; -inf where there is no other.
     """
 
     rows: torch.Tensor
@@ -45,26 +45,26 @@ class Centres:
 
 
 class Frontier:
-    """A share's side: how far its patches are from the centres."""
+    """What each share holds: how far its patches are from the centres."""
 
     @torch.inference_mode()
     def __init__(self, x: torch.Tensor, share: int) -> None:
         """x: (n, d) float32, projected patches; neither changed nor copied as a whole. share: its number."""
         self._x, self._share = x, share
-        self._mean = x.mean(0)  # taken off in products: |x|² + |c|² − 2x·c then loses fewer digits
+        self._mean = x.mean(0)  # subtracted below: |x|² + |c|² − 2x·c then loses fewer digits
         self._blocks = blocks_of(x, self._mean, np.random.default_rng(0))
         self._squared = torch.full((len(x),), torch.inf, device=x.device)
-        self.met = 0  # rounds
+        self.met = 0  # rounds of centres taken in so far
 
     @torch.inference_mode()
     def meet(self, centres: Centres) -> None:
-        """Bring the distances up to date with one more round of centres."""
+        """Take in one more round of centres."""
         points = centres.projected.to(self._x.device) - self._mean
         norms = points.square().sum(1)
         for block in self._blocks:
-            known = self._squared[block.rows]
+            before = self._squared[block.rows]
             # |x − c| ≥ |middle − c| − reach: a centre farther from the middle than this changes nothing in the block.
-            limit = (block.reach + float(known.amax().clamp(min=0).sqrt())) ** 2 * 1.0001 - float(
+            limit = (block.reach + float(before.amax().clamp(min=0).sqrt())) ** 2 * 1.0001 - float(
                 block.middle.square().sum()
             )
             near = torch.addmv(norms, points, block.middle, alpha=-2) < limit
@@ -72,7 +72,7 @@ class Frontier:
                 continue
             rows = self._x[block.rows].sub_(self._mean)
             squared = torch.addmm(norms[near], rows, points[near].T, alpha=-2).amin(1).add_(rows.square().sum(1))
-            self._squared[block.rows] = torch.minimum(known, squared.clamp_(min=0))
+            self._squared[block.rows] = torch.minimum(before, squared.clamp_(min=0))
         own = centres.rows[centres.shares == self._share].to(self._x.device)
         self._squared[own] = -torch.inf  # never again, not even among duplicates
         self.met += 1
@@ -93,7 +93,7 @@ class Frontier:
 
 
 class Choice:
-    """The one place that chooses."""
+    """What the one process that chooses holds: the centres so far."""
 
     def __init__(self, count: int) -> None:
         """count: centres in all."""
@@ -107,7 +107,7 @@ class Choice:
 
     @torch.inference_mode()
     def among(self, shares: Sequence[Candidates]) -> Centres:
-        """As many centres as these candidates can decide, one at least: the next round."""
+        """The next round: as many centres as these candidates decide, at least one. shares: the candidates of each share."""
         numbers = torch.cat([torch.full((len(one.rows),), share) for share, one in enumerate(shares)])
         rows = torch.cat([one.rows for one in shares])
         x = torch.cat([one.projected for one in shares])

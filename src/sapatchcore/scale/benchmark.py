@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sapatchcore.data.sources import Progress
-from sapatchcore.scale.engine import RESTARTS, as_they_come, connected
+from sapatchcore.scale.cluster import RESTARTS, as_completed, connected
 from sapatchcore.settings import Settings
 from sapatchcore.verify.benchmark import Done, Job, Jobs
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 
 def side_by_side(address: str, workers: int | None) -> Jobs:
@@ -26,34 +29,32 @@ def side_by_side(address: str, workers: int | None) -> Jobs:
 
         with connected(address) as cluster:
             count = min(cluster.workers(workers), len(jobs))
-            where = cluster.worker_options()
-            task = ray.remote(_run).options(max_retries=RESTARTS, **where)
-            waiting: dict[Any, int] = {}
+            task = ray.remote(_run).options(max_retries=RESTARTS, **cluster.worker_options())
             left = iter(enumerate(jobs))
-            done = 0
+            running: dict[ObjectRef, int] = {}  # the index of each job
 
-            def start() -> None:
-                for place, job in left:
+            def start_next() -> None:
+                for index, job in left:
                     reference = task.remote(job, settings, layout, str(Path.cwd()), cluster.threads(count))
-                    waiting[reference] = place
+                    running[reference] = index
                     return
 
             for _ in range(count):
-                start()
-            while waiting:
-                reference = next(as_they_come(list(waiting), lambda: None))
-                place = waiting.pop(reference)
-                yield place, ray.get(reference)
+                start_next()
+            done = 0
+            while running:
+                reference = next(as_completed(list(running), lambda: None))
+                yield running.pop(reference), ray.get(reference)
                 done += 1
                 if progress is not None:
                     progress("benchmark", done, len(jobs))
-                start()
+                start_next()
 
     return run_all
 
 
 def _run(job: Job, settings: Settings, layout: str, folder: str, threads: int) -> Done:
-    """In a worker. folder: where relative paths start. threads: processors to compute with."""
+    """In a worker. folder: where relative paths start. threads: to compute with."""
     import torch
 
     from sapatchcore.verify.benchmark import run_job

@@ -1,23 +1,32 @@
 """Fit over many machines: each worker keeps its share of the images, and only candidates for the memory bank travel.
 
-The coreset is the one that a single machine would choose (memory/distributed.py), and so is the model file.
+The coreset is the one that a single machine would choose (memory/distributed.py), and so is the model file. This file runs in
+the command's process; it holds references, never results.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sapatchcore.data.images import all_images
+from sapatchcore.data.packed import Texts
+from sapatchcore.data.remote import is_address
+from sapatchcore.data.sources import ImageSource, Progress, as_sources
+from sapatchcore.datasets.folders import training_images, validation_images
 from sapatchcore.errors import ModelFileError
-from sapatchcore.scale.engine import RESTARTS, connected
-from sapatchcore.scale.host import Desk, Host, Progress, wait
+from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
 from sapatchcore.settings import Settings, settings_from
 
-CANDIDATES = 8192  # of all shares together, in a round: more make fewer rounds, and each choice among them slower
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+CANDIDATES = 8192  # of all shares together, in a round: more make fewer rounds, but a slower choice among them
 FEWEST_CANDIDATES = 64  # of a share
 
 
@@ -34,20 +43,20 @@ def fit(
     include_thumbnails: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Learn from good images on a Ray cluster and write a model file; how many images and patches it has.
+    """Learn from good images on a Ray cluster and write a model file. Returns how many images and patches it has.
 
     Args:
         data: a folder as of SAPatchCore.fit that every machine sees under this name, or an address (s3://…, gs://…) of images.
         output: the model file, on this machine.
-        options: of settings.py, as of SAPatchCore. A batch size that is not among them is the device's: 8, on GPUs 64.
-        address: of the cluster, or "local"; as of engine.connected.
-        shares: in how many shares the images are learned, a worker each; None for as many as the cluster has room for.
+        options: of settings.py, as of SAPatchCore. The default batch size depends on the device: 8, on GPUs 64.
+        address: of the cluster, or "local"; as of cluster.connected.
+        shares: into how many shares the images are dealt, one worker each; None for as many as the cluster has room for.
         layout, calibrate: as of ``sapatchcore fit``. include_weights, include_thumbnails: as of SAPatchCore.save.
         progress: called as ``progress(stage, done, total)``; stages "embed", "coreset" and "calibrate".
 
-    Raises what SAPatchCore.fit and save raise, and what engine.connected raises.
+    Raises what SAPatchCore.fit and save raise, and what cluster.connected raises.
     """
-    settings_from(options)
+    settings = settings_from(options)
     path = Path(output).resolve()
     if not path.parent.is_dir():
         raise ModelFileError(
@@ -57,90 +66,135 @@ def fit(
         import ray
 
         room = cluster.workers(shares)
-        where = None if calibrate is None else os.fspath(calibrate)
-        token, folder, here = secrets.token_hex(8), str(Path.cwd()), cluster.here()
+        run_id, folder, here = secrets.token_hex(8), str(Path.cwd()), cluster.here()
 
-        def one(role: str, kind: type) -> Any:
-            return ray.remote(kind).options(name=f"{role}-{token}", **here)
+        def actor(role: str, kind: type, *arguments: object) -> ActorHandle:
+            return ray.remote(kind).options(name=f"{role}-{run_id}", **here).remote(*arguments)
 
-        steward = one("steward", Host).remote(folder, "scale.steward", "Steward", dict(options))
-        desk = one("desk", Desk).remote()
-        listing = one("listing", Host).remote(folder, "scale.listing", "Listing", os.fspath(data), layout, where)
+        coordinator = actor("coordinator", LazyActor, folder, "scale.fit_coordinator", "FitCoordinator", dict(options))
+        assignments = actor("assignments", Assignments)
+        apart_from = None if calibrate is None else os.fspath(calibrate)
+        listing = actor(
+            "listing", LazyActor, folder, "scale.fit", "TrainingListing", os.fspath(data), layout, apart_from
+        )
         total, apart = ray.get(listing.call.remote("counts"))
         workers = min(room, total)
-        task, begun = steward.call.options(num_returns=2).remote("begin", total, cluster.threads(workers), workers)
-        dealt = listing.call.options(num_returns=workers + 1)
-        train, kept_apart = dealt.remote("train", workers), dealt.remote("apart", workers)
-        del listing  # ends its process, once it has answered
-        ray.get([begun, desk.order.remote([(task, *names) for names in zip(train[1:], kept_apart[1:], strict=True)])])
-        again = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, **cluster.worker_options()}
-        # Else one made again would wait for calls that the lost one had answered.
-        again["allow_out_of_order_execution"] = True
-        run = _Run(
-            settings_from(options),
-            steward,
-            desk,
-            # They find the desk by its name: a handle as their argument would be an object that can be lost, they with it.
-            [
-                ray.remote(Host)
-                .options(name=f"share-{token}-{number}", **again)
-                .remote(folder, "scale.share", "Share", f"desk-{token}", number)
-                for number in range(workers)
-            ],
-            [train[0], kept_apart[0]],
-            progress,
-        )
-        return run.through(str(path), total, apart, (include_weights, include_thumbnails))
+        task, ready = coordinator.call.options(num_returns=2).remote("task", total, cluster.threads(workers), workers)
+        deal = listing.call.options(num_returns=workers + 1)
+        train_names, *share_names = deal.remote("train", workers)
+        apart_names, *share_apart = deal.remote("apart", workers)
+        del listing  # ends its process once it has answered
+        each = [(task, *names) for names in zip(share_names, share_apart, strict=True)]
+        ray.get([ready, assignments.assign.remote(each)])
+        # A call may be answered out of order: a restarted share would else wait for calls that were answered before.
+        restarts = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "allow_out_of_order_execution": True}
+        # A share finds its assignment by an actor's name: a handle as an argument would be an object that can be lost.
+        share_actors = [
+            ray.remote(LazyActor)
+            .options(name=f"share-{run_id}-{number}", **restarts, **cluster.worker_options())
+            .remote(folder, "scale.share", "ShareWorker", f"assignments-{run_id}", number)
+            for number in range(workers)
+        ]
+        stages = _Stages(settings, coordinator, assignments, share_actors, [train_names, apart_names], progress)
+        return stages.run(str(path), total, apart, (include_weights, include_thumbnails))
 
 
 @dataclass
-class _Run:
-    """The stages, each asked of all shares. What they answer stays where it is: here are only references to it."""
+class _Stages:
+    """The stages of a fit, each asked of all shares.
+
+    names: references to the names of the images to learn from, and of those to calibrate with.
+    """
 
     settings: Settings
-    steward: Any
-    desk: Any
-    shares: list[Any]
-    names: list[Any]
+    coordinator: ActorHandle
+    assignments: ActorHandle
+    shares: list[ActorHandle]
+    names: list[ObjectRef]
     progress: Progress | None
 
-    def through(self, path: str, total: int, apart: int, inside: tuple[bool, bool]) -> dict[str, Any]:
-        """All stages; what there is to say of the model file that was written."""
+    def run(self, path: str, total: int, apart: int, include: tuple[bool, bool]) -> dict[str, Any]:
+        """All stages; what FitCoordinator.write says of the model file.
+
+        total, apart: images to learn from, and to calibrate with. include: the weights, the thumbnails.
+        """
         import ray
 
-        learned = ray.get(self._waited("embed", total, self._all("learn")))
-        per_image, grid = learned[0][1:]
-        count = max(1, int(self.settings.coreset_ratio * total * per_image + 1e-9))  # as SAPatchCore.fit
-        rounds = self._choose(count, per_image)
-        centres = self.steward.call.remote("centres")
-        kept, radii = self._all("kept", centres), self._all("radius", rounds)
-        made = self.steward.call.remote("bank", grid, *kept)
-        known = self._all("calibration" if apart else "leave_one_out", made)
-        self._waited("calibrate", apart or total, known)
-        answers = [kept, radii, self._all("sizes"), known]
-        facts: dict[str, Any] = ray.get(self.steward.call.remote("write", path, inside, made, self.names, answers))
-        return facts
+        learned = self._call_all("learn")
+        self._wait_for(learned, "embed", total)
+        patches_per_image, grid = ray.get(learned[0])
+        count = max(1, int(self.settings.coreset_ratio * total * patches_per_image + 1e-9))  # as SAPatchCore.fit
+        rounds = self._choose(count, patches_per_image)
+        kept = self._call_all("kept", self.coordinator.call.remote("centres"))
+        radii = self._call_all("radius", rounds)
+        bank = self.coordinator.call.remote("bank", grid, *kept)
+        calibrations = self._call_all("separate" if apart else "leave_one_out", bank)
+        self._wait_for(calibrations, "calibrate", apart or total)
+        answers = [kept, radii, self._call_all("sizes"), calibrations]
+        summary: dict[str, Any] = ray.get(
+            self.coordinator.call.remote("write", path, include, bank, self.names, answers)
+        )
+        return summary
 
-    def _choose(self, count: int, per_image: int) -> list[Any]:
-        """References to the rounds of centres, by memory/distributed.py."""
+    def _choose(self, count: int, patches_per_image: int) -> list[ObjectRef]:
+        """References to the rounds of centres, ``count`` in all."""
         import ray
 
-        share, row = ray.get(self.steward.call.remote("first", count, per_image))
+        share, row = ray.get(self.coordinator.call.remote("first", count, patches_per_image))
         point = self.shares[share].call.remote("point", row)
-        rounds, chosen = [self.steward.call.remote("begin_with", share, row, point)], 1
+        rounds, chosen = [self.coordinator.call.remote("begin", share, row, point)], 1
         shown = max(FEWEST_CANDIDATES, CANDIDATES // len(self.shares))
         while chosen < count:
-            answers = self._all("candidates", rounds, shown)
-            centres, number = self.steward.call.options(num_returns=2).remote("among", *answers)
+            candidates = self._call_all("candidates", rounds, shown)
+            centres, number = self.coordinator.call.options(num_returns=2).remote("choose_among", *candidates)
             rounds.append(centres)
             chosen = ray.get(number)
             if self.progress is not None:
                 self.progress("coreset", chosen, count)
         return rounds
 
-    def _all(self, method: str, *arguments: Any) -> list[Any]:
+    def _call_all(self, method: str, *arguments: object) -> list[ObjectRef]:
         return [share.call.remote(method, *arguments) for share in self.shares]
 
-    def _waited(self, stage: str, total: int, references: list[Any]) -> list[Any]:
-        wait(stage, total, references, self.desk, self.progress)
-        return references
+    def _wait_for(self, references: list[ObjectRef], stage: str, total: int) -> None:
+        wait_for(references, stage, total, self.assignments, self.progress)
+
+
+class TrainingListing:
+    """The images of a fit, dealt to the shares: image i goes to share i modulo their number.
+
+    Of all that a fit does this alone grows with the number of images; its process ends once the names are dealt.
+    """
+
+    def __init__(self, data: str, layout: str, calibrate: str | None) -> None:
+        """data, calibrate: a folder or an address. calibrate: None for what the layout keeps apart, if anything.
+
+        Raises DataError where there is no image.
+        """
+        if is_address(data):
+            self._train, self._apart = _texts(as_sources(data, all_images)[0]), []
+        else:
+            self._train = _texts(training_images(data, layout))
+            self._apart = _texts(validation_images(data, layout)) if calibrate is None else []
+        if calibrate is not None:
+            self._apart = _texts(as_sources(calibrate, all_images)[0])
+
+    def counts(self) -> tuple[int, int]:
+        """How many images to learn from, and to calibrate with; the latter 0 for leave-one-out."""
+        return len(self._train), len(self._apart)
+
+    def train(self, shares: int) -> list[Texts]:
+        """The names of the images to learn from: all, then those of each share."""
+        return _dealt(self._train, shares)
+
+    def apart(self, shares: int) -> list[Texts]:
+        """The names of the images to calibrate with, likewise."""
+        return _dealt(self._apart, shares)
+
+
+def _dealt(names: list[str], shares: int) -> list[Texts]:
+    return [Texts.of(names), *(Texts.of(names[share::shares]) for share in range(shares))]
+
+
+def _texts(sources: Iterable[ImageSource]) -> list[str]:
+    return [os.fspath(source) for source in sources]  # type: ignore[arg-type]  # a folder's images are paths

@@ -1,27 +1,29 @@
 """Score millions of images over many machines, with Ray Data: in parts, each of which is finished or not begun.
 
-A run that was stopped, wherever that was, goes on with the same command: parts that are finished are not scored again, and those
-that were begun are. Images that have come into the folders since are scored then too.
+A run that was stopped goes on with the same command: finished parts are not scored again, those that were only begun are.
+Images that have come into the folders since are scored then too. This file runs in the command's process, which holds a number
+for each part.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sapatchcore.data.remote import is_address
+from sapatchcore.data.sources import Progress
 from sapatchcore.errors import MissingPackageError, ScaleError, SettingsError, install
-from sapatchcore.scale.engine import connected
-from sapatchcore.scale.host import Host, Progress
+from sapatchcore.scale.cluster import LazyActor, absolute, connected
 
 if TYPE_CHECKING:
-    from sapatchcore.scale.ledger import Sum
+    from ray.actor import ActorHandle
+
+    from sapatchcore.scale.scoring import ScoreTotals
 
 MAP_FORMATS = ("tiff", "npy")
-PART = 1000  # images: what is lost at most, of each worker, when it stops
+PART = 1000  # images: what each worker loses at most when it stops
 
 
 def predict(
@@ -37,8 +39,8 @@ def predict(
     map_format: str = "tiff",
     part: int = PART,
     progress: Progress | None = None,
-) -> Sum:
-    """Score images on a Ray cluster into Parquet tables; what these hold in the end.
+) -> ScoreTotals:
+    """Score images on a Ray cluster into Parquet tables. Returns what these hold in the end.
 
     Args:
         model: a model file or an exported one, on this machine.
@@ -46,7 +48,7 @@ def predict(
         output: folder or address of the tables, which every machine reaches: ``scores/``, ``errors/`` (images that could not
             be read, with the reason), ``images/`` (what is in which part) and ``run.json``.
         options: device, precision, batch_size, workers, weights and search, as of SAPatchCore.load.
-        address: of the cluster, or "local"; as of engine.connected.
+        address: of the cluster, or "local"; as of cluster.connected.
         workers: processes that score; None for as many as the cluster has room for.
         false_reject: as of Result.verdicts; None for the usual rate, or the smallest that can be promised.
         maps: folder or address for the anomaly maps, None for none. map_format: tiff or npy (float32).
@@ -54,7 +56,7 @@ def predict(
         progress: called as ``progress("predict", done, total)`` with numbers of images, those of earlier runs among them.
 
     Raises SettingsError where ``output`` holds scores of another model or rate; DataError where there is no image, or a table
-    cannot be written; and what opening the model and engine.connected raise.
+    cannot be written; and what opening the model and cluster.connected raise.
     """
     if map_format not in MAP_FORMATS:
         raise SettingsError(
@@ -67,37 +69,36 @@ def predict(
         import ray
 
         count = cluster.workers(workers)
-        token, folder = secrets.token_hex(8), str(Path.cwd())
-        name = f"ledger-{token}"
-        asked = dict.fromkeys(("precision", "batch_size", "workers", "weights", "search")) | {"device": "auto"}
-        ledger = (
-            ray.remote(Host)
-            .options(name=name, **cluster.here())
-            .remote(
-                *(folder, "scale.ledger", "Ledger", _whole(model), {**asked, **(options or {})}, _whole(output)),
-                *(false_reject, folder, part),
-            )
-        )
-        finished = ray.get(ledger.call.remote("finished"))  # now the folder is this run's
-        listing = ray.remote(Host).options(name=f"listing-{token}", **cluster.here())
-        parts = listing.remote(folder, "scale.listing", "Parts", _whole(output))
-        counts = ray.get(parts.call.remote("list_images", [os.fspath(source) for source in images], part))
-        del parts  # ends its process
+        run_id, folder, tables = secrets.token_hex(8), str(Path.cwd()), absolute(output)
+
+        def actor(role: str, module: str, kind: str, *arguments: object) -> ActorHandle:
+            lazy = ray.remote(LazyActor).options(name=f"{role}-{run_id}", **cluster.here())
+            return lazy.remote(folder, module, kind, *arguments)
+
+        opening: dict[str, Any] = dict.fromkeys(("precision", "batch_size", "workers", "weights", "search"))
+        opening |= {"device": "auto", **(options or {})}
+        given = absolute(model), opening, tables, false_reject, folder, part
+        run = actor("run", "scale.scoring", "ScoringRun", *given)
+        finished = ray.get(run.call.remote("finished"))  # from here on the folder is this run's
+        listing = actor("listing", "scale.storage", "PartListing", tables)
+        counts = ray.get(listing.call.remote("list_images", [os.fspath(source) for source in images], part))
+        del listing  # ends its process
         left = [number for number in range(len(counts)) if number not in finished]
-        ray.get(ledger.call.remote("begin", None if maps is None else _whole(maps), map_format, cluster.threads(count)))
+        map_folder = None if maps is None else absolute(maps)
+        ray.get(run.call.remote("begin", map_folder, map_format, cluster.threads(count)))
         total, done = sum(counts), sum(counts) - sum(counts[number] for number in left)
         if progress is not None:
             progress("predict", done, total)
-        for number in _scored(left, name, min(count, len(left)), cluster.worker_resources()):
+        for number in _scored(left, f"run-{run_id}", min(count, len(left)), cluster.worker_resources()):
             done += counts[number]
             if progress is not None:
                 progress("predict", done, total)
-        found: Sum = ray.get(ledger.call.remote("sum"))
-        return found
+        totals: ScoreTotals = ray.get(run.call.remote("totals"))
+        return totals
 
 
-def _scored(parts: list[int], ledger: str, workers: int, where: Mapping[str, Any]) -> Any:
-    """The numbers of the parts as they are finished."""
+def _scored(parts: list[int], run: str, workers: int, resources: Mapping[str, float]) -> Iterator[int]:
+    """The numbers of the parts as they are finished. run: the name of the ScoringRun's actor."""
     if not parts:
         return
     try:
@@ -105,25 +106,19 @@ def _scored(parts: list[int], ledger: str, workers: int, where: Mapping[str, Any
     except ImportError as error:
         raise MissingPackageError(f"Ray's data sets need {error.name}: {install('scale')}", name=error.name) from None
     context = data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours says what is left of the whole
+    context.enable_progress_bars = False  # ``progress`` counts the parts of earlier runs too
     context.print_on_execution_start = False
-    from sapatchcore.scale.scorer import Scorers
+    from sapatchcore.scale.scoring import PartScorers
 
     rows = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     scored = rows.map_batches(
-        Scorers,
-        fn_constructor_args=(ledger,),
+        PartScorers,
+        fn_constructor_args=(run,),
         compute=data.ActorPoolStrategy(size=workers),
         batch_size=1,
-        **where,
+        **resources,
     )
     for row in scored.iter_rows():
         if row["failure"]:
             raise ScaleError(f"{row['failure']} What was finished stays: the same command goes on from there.")
         yield int(row["part"])
-
-
-def _whole(place: str | os.PathLike[str]) -> str:
-    """A path from the root, so that it means the same in every process; an address as it is."""
-    text = os.fspath(place)
-    return text if is_address(text) else str(Path(text).absolute())

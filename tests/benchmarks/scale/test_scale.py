@@ -80,11 +80,12 @@ def watching() -> Any:
 
 def test_roles_of_processes() -> None:
     processes = watching()
-    assert processes.role_of("steward-1a", "Host") == processes.role_of("ledger-1a", "Host") == processes.STEWARD
-    assert processes.role_of("share-1a-0", "Host") == processes.WORKERS
-    assert processes.role_of("", "MapWorker(MapBatches(Scorers))") == processes.WORKERS
-    assert processes.role_of("listing-1a", "Host") == processes.LISTING
-    assert processes.role_of("desk-1a", "Desk") is None
+    of_one = [processes.role_of(name, "LazyActor") for name in ("coordinator-1a", "run-1a")]
+    assert of_one == [processes.COORDINATOR, processes.COORDINATOR]
+    assert processes.role_of("share-1a-0", "LazyActor") == processes.WORKERS
+    assert processes.role_of("", "MapWorker(MapBatches(PartScorers))") == processes.WORKERS
+    assert processes.role_of("listing-1a", "LazyActor") == processes.LISTING
+    assert processes.role_of("assignments-1a", "Assignments") is None
 
 
 def test_what_processes_take_by_their_role() -> None:
@@ -173,7 +174,7 @@ def test_rows_of_growth_and_extrapolation() -> None:
     _, _, *later_rows = part("growth", scale=content, scale_command=later).split("\n\n")[2].splitlines()
     assert [row.split(" | ")[-1] for row in later_rows[:2]] == ["9.0 s · 9.0 s · 9.0 s |", " |"]
     assert [row for row in rows if row.startswith("| predict") and " | 2 | " in row] == [
-        "| predict: ledger | 2 | 50 MB · 50 MB · 50 MB | 4.0 s · 4.0 s · 4.0 s |",
+        "| predict: run | 2 | 50 MB · 50 MB · 50 MB | 4.0 s · 4.0 s · 4.0 s |",
         "| predict: listing | 2 | 100 MB · 100 MB · 100 MB |  |",
         "| predict: workers | 2 | 800 MB · 800 MB · 800 MB |  |",
     ]
@@ -195,7 +196,7 @@ def test_rows_of_growth_and_extrapolation() -> None:
     assert told["images read, by all workers"] == ["300.0 GB", "300.0 GB"]
     assert told["the same, a second"] == ["83.3 MB", "83.3 MB"]  # 100 workers · 30 KB / 36 ms
     assert told["rounds of the coreset"][0] == "160"  # twice for each tenfold
-    assert told["candidates sent to the steward, in all rounds"][0] == "679.1 MB"
+    assert told["candidates sent to the coordinator, in all rounds"][0] == "679.1 MB"
     assert told["the model file, every image looked back at"][0] == "61.0 GB"
     assert told["the model file, with 10,000 images of `--calibrate`"][0] == "1.1 GB"
     assert told["tables of names and scores"][1] == "800.0 MB"

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from sapatchcore.errors import MissingPackageError, ScaleError, SettingsError
-from sapatchcore.scale.engine import Cluster, connected
-from sapatchcore.scale.host import Desk
+from sapatchcore.scale.cluster import Assignments, Cluster, connected
 
 
 @pytest.mark.parametrize(
@@ -82,8 +81,8 @@ def test_a_cluster_that_asks_for_a_token(
 
 
 def test_work_that_is_done_again_is_not_counted_twice() -> None:
-    desk = Desk()
+    assignments = Assignments()
     for worker, done in ((0, 10), (1, 4), (0, 2), (0, 8)):
-        desk.tell("embed", worker, done)
-    assert desk.done("embed") == 12
-    assert desk.done("calibrate") == 0
+        assignments.report("embed", worker, done)
+    assert assignments.done("embed") == 12
+    assert assignments.done("calibrate") == 0

@@ -1,0 +1,170 @@
+"""What happens once in a distributed fit: the choice of patches, and the model file.
+
+It runs in a process of its own on the machine where the command was given. Its memory holds the memory bank, however many
+images there are: what the model file says of each image it gathers from the shares into mapped temporary files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sapatchcore.data.packed import Files, Sizes, Texts
+from sapatchcore.embed.patches import Embedder
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.distributed import Candidates, Centres, Choice
+from sapatchcore.memory.spill import mapped
+from sapatchcore.memory.training import TrainingImages
+from sapatchcore.model_file import to_stored, write_model
+from sapatchcore.scale.share import BankArrays, FitTask, KeptPatches, ShareCalibration
+from sapatchcore.score.calibration import ARRAYS, SEPARATE, Calibration
+from sapatchcore.settings import settings_from
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+
+class FitCoordinator:
+    """Runs in a Ray actor. Image i of all is in share i modulo the number of shares."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """options: of settings.py. Raises WeightsError, SettingsError for the network, which is found here alone."""
+        self._options = options
+        self._embedder = Embedder(settings_from(options))
+
+    def task(self, total: int, threads: int, shares: int) -> tuple[FitTask, None]:
+        """What every share is told, and None as a second return value to wait for. total: images to learn from."""
+        self._total, self._shares = total, shares
+        weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
+        return FitTask(self._options, weights, threads, shares), None
+
+    def first(self, count: int, patches_per_image: int) -> tuple[int, int]:
+        """(share, row) of the first of ``count`` centres: the patch that one machine would draw."""
+        self._choice, self._patches_per_image = Choice(count), patches_per_image
+        random = np.random.default_rng(self._embedder.settings.seed)
+        image, cell = divmod(int(random.integers(self._total * patches_per_image)), patches_per_image)
+        return image % self._shares, image // self._shares * patches_per_image + cell
+
+    def begin(self, share: int, row: int, projected: torch.Tensor) -> Centres:
+        """The first centre, as a round."""
+        return self._choice.begin(share, row, projected)
+
+    def choose_among(self, *candidates: Candidates) -> tuple[Centres, int]:
+        """The next round of centres, and how many there are by then. candidates: of each share."""
+        return self._choice.among(candidates), self._choice.chosen
+
+    def centres(self) -> Centres:
+        """All of them, in the order of choice."""
+        return self._choice.all()
+
+    def bank(self, grid: tuple[int, int], *kept: KeptPatches) -> BankArrays:
+        """The memory bank of the centres, its images numbered through all shares."""
+        centres = self._choice.all()
+        shares, rows = centres.shares.numpy(), centres.rows.numpy()
+        patches = np.empty((len(rows), kept[0].rows.shape[1]), np.float32)
+        for share, one in enumerate(kept):
+            patches[shares == share] = one.rows
+        images = shares + rows // self._patches_per_image * self._shares
+        return BankArrays(patches, images, rows % self._patches_per_image, self._total, grid)
+
+    def write(
+        self,
+        path: str,
+        include: tuple[bool, bool],
+        made: BankArrays,
+        names: Sequence[ObjectRef],
+        answers: Sequence[Sequence[ObjectRef]],
+    ) -> dict[str, Any]:
+        """Write the model file, the same as from one machine. Returns its numbers of images and rows, and its radius.
+
+        include: whether the network's weights and the training images' thumbnails go into it. names: references to the names
+        of the images to learn from, and of those to calibrate with. answers: references to what every share returned from
+        ``kept``, ``radius``, ``sizes``, and ``leave_one_out`` or ``separate``.
+
+        Raises ModelFileError where it cannot be written.
+        """
+        import ray
+
+        kept, radii = (ray.get(list(of_each)) for of_each in answers[:2])
+        sizes, calibrations = answers[2:]
+        thumbnails = {number: file for one in kept for number, file in one.thumbnails.items()}
+        training = TrainingImages(
+            on_disk(ray.get(names[0])),
+            Sizes(interleaved(self._total, len(sizes), (ray.get(one).array for one in sizes))),
+            packed_thumbnails(self._total, thumbnails),
+        )
+        bank: Bank = replace(made.bank(torch.device("cpu")), training=training, radius=max(radii))
+        calibration = self._calibration(training, names[1], calibrations)
+        write_model(Path(path), to_stored(self._embedder.settings, self._embedder.network, bank, calibration, *include))
+        return {
+            "training_images": len(training),
+            "bank": list(made.rows.shape),
+            "calibration_images": 0 if calibration is None else len(calibration),
+            "covering_radius": bank.radius,
+        }
+
+    def _calibration(
+        self, training: TrainingImages, apart: ObjectRef, parts: Sequence[ObjectRef]
+    ) -> Calibration | None:
+        """Of all images in their order; None where no share has a part of it.
+
+        apart: a reference to the names of separate images. parts: references to each share's ShareCalibration.
+        """
+        import ray
+
+        first: ShareCalibration | None = ray.get(parts[0])
+        if first is None:
+            return None
+        separate = first.source == SEPARATE
+        names: Texts = on_disk(ray.get(apart)) if separate else training.names
+        parts = parts[: len(names)]  # fewer images than shares: the other shares have none
+
+        def whole(array_of: Callable[[ShareCalibration], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+            return interleaved(len(names), len(parts), (array_of(ray.get(one)) for one in parts))
+
+        arrays: dict[str, Any] = {name: whole(lambda one, name=name: one.arrays[name]) for name in ARRAYS}  # type: ignore[misc]
+        return Calibration(
+            source=first.source,
+            names=names,
+            sizes=Sizes(whole(lambda one: one.sizes.array)) if separate else training.sizes,
+            image_score=self._embedder.settings.image_score,
+            neighbors=self._embedder.settings.neighbors,
+            **arrays,
+        )
+
+
+def interleaved(total: int, shares: int, parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One mapped array (total, …): part i of n ``shares`` holds the items i, i + n, i + 2n, …
+
+    Integers become the model file's 32-bit ones. One part at a time is in memory.
+    """
+    out = np.empty(0)
+    for number, part in enumerate(parts):
+        if number == 0:
+            out = mapped((total, *part.shape[1:]), np.int32 if part.dtype.kind == "i" else part.dtype)
+        out[number::shares] = part
+    return out
+
+
+def on_disk(texts: Texts) -> Texts:
+    """The same texts in mapped temporary files."""
+    content, ends = (mapped(array.shape, array.dtype) for array in (texts.files.content, texts.files.ends))
+    content[...], ends[...] = texts.files.content, texts.files.ends
+    return Texts(Files(content, ends))
+
+
+def packed_thumbnails(total: int, files: dict[int, bytes]) -> Files | None:
+    """``files``, by the number of their image among ``total``, as one sequence; None where all are empty."""
+    if not any(files.values()):
+        return None
+    ends = mapped((total,), np.int64)
+    for number, file in files.items():
+        ends[number] = len(file)
+    np.cumsum(ends, out=ends)
+    return Files(np.frombuffer(bytearray(b"".join(files[number] for number in sorted(files))), np.uint8), ends)
