@@ -41,8 +41,8 @@ from uv import find_uv_bin
 from sapatchcore import SAPatchCore, open_exported
 from sapatchcore.data.images import list_images, read_image
 from sapatchcore.datasets.samples import Dataset
-from sapatchcore.export.export import export_model
-from sapatchcore.export.sessions import onnx_session, openvino_session
+from sapatchcore.export import export_model
+from sapatchcore.export.runtime import onnx_session, openvino_session
 from sapatchcore.verify.metrics import auroc
 
 QUESTION = (

@@ -45,7 +45,8 @@ class SAPatchCore(Calibrated):
     ``fit``. ``attention="none"`` is PatchCore: the paper's two models differ in that one line.
 
     Attributes:
-        settings: all options, read-only. embedder: turns images into patches; it holds the network.
+        settings: all options, read-only. embedder: turns images into patches; it holds the network. can_learn: True, as there
+            are ``update`` and ``forget``.
 
     Example:
         >>> import numpy as np
@@ -56,6 +57,8 @@ class SAPatchCore(Calibrated):
         >>> result.scores.shape, result.maps[0].shape
         ((2,), (64, 64))
     """
+
+    can_learn = True
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
