@@ -55,42 +55,38 @@ def test_images_of_any_size_and_number(tiny: SAPatchCore, exported: Path, images
     assert_same(tiny, exported / name, 255 - images(1, seed=5))  # a defect
 
 
+OTHER_OPTIONS = {
+    "image_score": "reweighted",
+    "temperature": 0.25,
+    "context_weight": 0.5,
+    "resize": (80, 96),
+    "crop": (64, 80),
+}
+
+
 @pytest.mark.parametrize(
     ("options", "opset"),
-    [
-        (
-            {
-                "backbone": "test_resnet",
-                "image_score": "reweighted",
-                "temperature": 0.25,
-                "context_weight": 0.5,
-                "resize": (80, 96),
-                "crop": (64, 80),
-            },
-            17,
-        ),
-        ({"backbone": "convnext_atto", "attention": "none"}, 20),
-        ({"backbone": "test_vit", "attention": "none"}, 18),
-    ],
+    [({"backbone": "convnext_atto", **OTHER_OPTIONS}, 17), ({"backbone": "test_vit", "attention": "none"}, 20)],
+    ids=["convnext", "vit"],
 )
 def test_settings_networks_and_opsets(
     small: dict[str, Any], good: Any, images: Any, tmp_path: Path, options: dict[str, Any], opset: int
 ) -> None:
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:6])
-    facts = export_model(detector, tmp_path / "m.onnx", opset=opset)
+    metadata = export_model(detector, tmp_path / "m.onnx", opset=opset)
     assert_same(detector, tmp_path / "m.onnx", odd(images))
     onnx = pytest.importorskip("onnx")
     model = onnx.load(tmp_path / "m.onnx")
-    assert {one.domain: one.version for one in model.opset_import}[""] == opset == facts["opset"]
+    assert {one.domain: one.version for one in model.opset_import}[""] == opset == metadata["opset"]
 
 
 @pytest.mark.usefixtures("exporter_done")
 def test_without_calibration_there_is_no_p_value(tiny: SAPatchCore, images: Any, tmp_path: Path) -> None:
     bare = SAPatchCore(**tiny.settings.model_dump())
     bare.embedder, bare._bank = tiny.embedder, tiny._bank
-    facts = export_model(bare, tmp_path / "m.onnx")
-    assert "p_value" not in facts["outputs"]
-    assert facts["calibration_scores"] == "none: the file gives no p_value and no verdicts"
+    metadata = export_model(bare, tmp_path / "m.onnx")
+    assert "p_value" not in metadata["outputs"]
+    assert metadata["calibration_scores"] == "none: the file gives no p_value and no verdicts"
     exported = open_exported(tmp_path / "m.onnx")
     assert not exported.is_calibrated
     result = exported.predict(images(2))
@@ -121,14 +117,18 @@ def test_what_a_file_takes_and_gives(exported: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_a_file_says_of_itself(exported: Path, tiny: SAPatchCore, name: str) -> None:
-    facts = describe_exported(exported / name)
-    assert facts["settings"]["backbone"] == tiny.settings.backbone
-    assert {"sapatchcore", "torch", "onnx", "pillow"} <= set(facts["versions"])
-    assert (facts["format"], facts["kind"], facts["model_sha256"]) == (2, SUFFIXES[Path(name).suffix], "ab" * 32)
-    assert facts["precision"] == {"network": "float32", "bank": "float32"}
-    assert facts["calibration"]["threshold"] == tiny.predict(np.zeros((1, 64, 64, 3), np.uint8)).threshold()
-    assert facts["calibration_scores"] == "the model's own"
-    found = facts["check"]
+    metadata = describe_exported(exported / name)
+    assert metadata["settings"]["backbone"] == tiny.settings.backbone
+    assert {"sapatchcore", "torch", "onnx", "pillow"} <= set(metadata["versions"])
+    assert (metadata["format"], metadata["kind"], metadata["model_sha256"]) == (
+        2,
+        SUFFIXES[Path(name).suffix],
+        "ab" * 32,
+    )
+    assert metadata["precision"] == {"network": "float32", "bank": "float32"}
+    assert metadata["calibration"]["threshold"] == tiny.predict(np.zeros((1, 64, 64, 3), np.uint8)).threshold()
+    assert metadata["calibration_scores"] == "the model's own"
+    found = metadata["check"]
     assert found["images"] == 16  # ten thumbnails and six made ones
     assert set(found["different"]) == set(OUTPUTS)
     assert max(found["different"].values()) < 1e-5

@@ -82,10 +82,10 @@ def test_shorter_networks_are_measured_and_calibrated_anew(
     if precision == "int8" and name == "m.xml":
         pytest.importorskip("nncf", reason="nncf is not installed: install the extra export")
     use(its_program, monkeypatch)
-    facts = export_model(by_files, tmp_path / name, precision=precision)
-    assert facts["precision"] == {"network": precision, "bank": "float32"}
-    assert facts["calibration_scores"] == "taken anew with this file"
-    found = facts["check"]
+    metadata = export_model(by_files, tmp_path / name, precision=precision)
+    assert metadata["precision"] == {"network": precision, "bank": "float32"}
+    assert metadata["calibration_scores"] == "taken anew with this file"
+    found = metadata["check"]
     assert found["images"] == 12  # thumbnails alone
     assert 1e-6 < found["different"]["score"] < within
     size, whole = (
@@ -115,8 +115,8 @@ def _reread(path: Path) -> Any:
 
 @pytest.mark.usefixtures("exporter_done")
 def test_a_short_network_without_the_calibration_images_says_so(tiny: SAPatchCore, tmp_path: Path) -> None:
-    facts = export_model(tiny, tmp_path / "m.onnx", precision="float16")
-    assert "10 of its 10 images are not at hand" in facts["calibration_scores"]
+    metadata = export_model(tiny, tmp_path / "m.onnx", precision="float16")
+    assert "10 of its 10 images are not at hand" in metadata["calibration_scores"]
     np.testing.assert_array_equal(open_exported(tmp_path / "m.onnx").calibration.scores, tiny.calibration.scores)
 
 

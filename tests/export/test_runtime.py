@@ -228,11 +228,11 @@ def test_commands_that_need_the_model_file_say_so(
 @pytest.mark.parametrize("name", FILES)
 def test_info_describes_it(exported: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", str(exported / name), "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["bytes"] == sum(file.stat().st_size for file in files_of(exported / name))
-    assert facts["check"]["other_verdicts"] == 0
-    assert "scores" not in facts["calibration"]
-    assert facts["calibration"]["images"] == 10
+    metadata = json.loads(capsys.readouterr().out)
+    assert metadata["bytes"] == sum(file.stat().st_size for file in files_of(exported / name))
+    assert metadata["check"]["other_verdicts"] == 0
+    assert "scores" not in metadata["calibration"]
+    assert metadata["calibration"]["images"] == 10
     assert run("info", str(exported / name)) == 0
     assert "other_verdicts" in capsys.readouterr().out
 
