@@ -17,16 +17,16 @@ def cut(content: bytes, random: np.random.Generator) -> bytes:
 def flipped(content: bytes, random: np.random.Generator) -> bytes:
     """One to eight bits turned, anywhere."""
     damaged = bytearray(content)
-    for place in random.choice(len(content) * 8, int(random.integers(1, 9)), replace=False).tolist():
-        damaged[place // 8] ^= 1 << place % 8
+    for position in random.choice(len(content) * 8, int(random.integers(1, 9)), replace=False).tolist():
+        damaged[position // 8] ^= 1 << position % 8
     return bytes(damaged)
 
 
 def flipped_in_front(content: bytes, random: np.random.Generator) -> bytes:
     """One bit turned among the first bytes, where lengths, names and types stand."""
-    place = int(random.integers(8 * min(len(content), 2048)))
+    position = int(random.integers(8 * min(len(content), 2048)))
     damaged = bytearray(content)
-    damaged[place // 8] ^= 1 << place % 8
+    damaged[position // 8] ^= 1 << position % 8
     return bytes(damaged)
 
 
@@ -59,9 +59,9 @@ def appended(content: bytes, random: np.random.Generator) -> bytes:
 
 def shifted(content: bytes, random: np.random.Generator) -> bytes:
     """A few bytes lost, or a few too many, in the middle."""
-    place, size = int(random.integers(len(content))), int(random.integers(1, 9))
-    return content[:place] + (
-        content[place + size :] if random.random() < 0.5 else random.bytes(size) + content[place:]
+    position, size = int(random.integers(len(content))), int(random.integers(1, 9))
+    return content[:position] + (
+        content[position + size :] if random.random() < 0.5 else random.bytes(size) + content[position:]
     )
 
 

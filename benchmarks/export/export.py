@@ -14,7 +14,7 @@ from benchmarks.measure import BACKBONE, Record, parser, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.export.export import export_model
-from sapatchcore.export.reduce import FORMATS
+from sapatchcore.export.graph import FORMATS
 from sapatchcore.export.runtime import open_exported
 from sapatchcore.result import Result
 from sapatchcore.verify.metrics import auroc

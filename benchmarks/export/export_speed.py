@@ -43,7 +43,7 @@ from sapatchcore.data.images import list_images
 from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.export.export import export_model
-from sapatchcore.export.sessions import onnx_session, openvino_session
+from sapatchcore.export.runtime import onnx_session, openvino_session
 from sapatchcore.verify.metrics import auroc
 
 QUESTION = (

@@ -41,7 +41,7 @@ class SAPatchCore(Updatable):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
-    ``attention="none"`` it is PatchCore. Attributes: ``settings``, read-only; ``embedder``, which holds the network.
+    ``attention="none"`` it is PatchCore. Attributes: ``settings``, read-only; ``embedder``, with the network.
 
     Example:
         >>> import numpy as np
@@ -52,6 +52,8 @@ class SAPatchCore(Updatable):
         >>> result.scores.shape, result.maps[0].shape
         ((2,), (64, 64))
     """
+
+    can_learn = True
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)

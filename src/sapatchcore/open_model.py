@@ -1,16 +1,60 @@
-"""Opening what scores images, whichever it is: a model file, or an exported model, which needs no PyTorch."""
+"""What scores images, as one protocol, and how it is opened: from a model file, or from an exported one without PyTorch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy.typing as npt
+
+from sapatchcore.data.sources import Images, Progress
 from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.export.metadata import is_exported
+from sapatchcore.result import Result
+from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.drift import Drift
+from sapatchcore.settings import Settings
 
 if TYPE_CHECKING:
     from sapatchcore.detector import SAPatchCore
-    from sapatchcore.export.runtime import Exported
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What scores images: ``SAPatchCore``, or ``Exported``, which needs no PyTorch. Both document what is named here."""
+
+    settings: Settings
+
+    @property
+    def can_learn(self) -> bool:
+        """Whether there are ``update`` and ``forget``."""
+        ...
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether verdicts can be given."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scores of good images that verdicts rest on. Raises NotFittedError where there are none."""
+        ...
+
+    def threshold(self, false_reject: float | None = None) -> float:
+        """The score above which an image is rejected."""
+        ...
+
+    def pixel_threshold(self, false_reject: float | None = None) -> float:
+        """The same for the values of anomaly maps."""
+        ...
+
+    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
+        """Whether p-values of good parts, (t,) in their order, have ceased to look like the calibration's."""
+        ...
+
+    def predict(self, images: Images, progress: Progress | None = None) -> Result:
+        """Score images; higher = more anomalous."""
+        ...
 
 
 def load_model(model: Path, **options: str | int | None) -> SAPatchCore:
@@ -38,8 +82,8 @@ def open_model(
     weights: str | None,
     search: str | None = None,
     threads: int | None = None,
-) -> SAPatchCore | Exported:
-    """What scores images: the detector in a model file, or an exported model, which needs no PyTorch.
+) -> Detector:
+    """The detector in a model file, or the exported model.
 
     threads: processors that this process computes with; None for all. The other options: as of SAPatchCore.load.
 

@@ -8,46 +8,16 @@ import numpy as np
 import pytest
 
 from sapatchcore.data.pixels import crop_box
-from sapatchcore.score.anomaly_score import anomaly_map
+from sapatchcore.score.anomaly_score import anomaly_map, score_patches
 from sapatchcore.score.threshold import p_values
 
 torch = pytest.importorskip("torch")
 
 from sapatchcore import SAPatchCore  # noqa: E402 - these need torch
 from sapatchcore.data.sources import Batch  # noqa: E402
-from sapatchcore.export import attention  # noqa: E402
-from sapatchcore.export.attention import anchored_attention  # noqa: E402
-from sapatchcore.export.enlarge import Enlarge  # noqa: E402
-from sapatchcore.export.export import _graph, _on_cpu  # noqa: E402
+from sapatchcore.export.export import build_graph, cpu_embedder  # noqa: E402
+from sapatchcore.export.graph import BankPart, Enlarge  # noqa: E402
 from sapatchcore.export.metadata import OUTPUTS  # noqa: E402
-from sapatchcore.export.reduce import Rows  # noqa: E402
-
-
-def plain(x: Any) -> Any:
-    """The definition, in float64."""
-    rows = x.flatten(2).double()
-    weights = torch.softmax(rows[:, :, :, None] * rows[:, :, None, :], dim=3)
-    return (weights @ rows[:, :, :, None])[:, :, :, 0].reshape(x.shape)
-
-
-@pytest.mark.parametrize("scale", [0.01, 1, 3, 6, 12, 30, 100])
-@pytest.mark.parametrize("shift", [0, -0.5, -1])
-def test_attention_by_anchors_is_the_definition(scale: float, shift: float) -> None:
-    x = (torch.rand(2, 9, 6, 7, generator=torch.Generator().manual_seed(0)) + shift) * scale
-    expected = plain(x)
-    difference = (anchored_attention(x) - expected).abs().max() / expected.abs().max()
-    assert difference < 5e-6
-
-
-def test_attention_of_one_value_is_that_value() -> None:
-    np.testing.assert_array_equal(anchored_attention(torch.full((1, 2, 3, 3), 2.5)).numpy(), np.full((1, 2, 3, 3), 2.5))
-
-
-def test_slices_of_channels_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.randn(2, 7, 5, 4, generator=torch.Generator().manual_seed(0)) * 3
-    expected = anchored_attention(x)
-    monkeypatch.setattr(attention, "_NUMBERS", 2 * 20**2)  # two channels at a time
-    torch.testing.assert_close(anchored_attention(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -82,7 +52,7 @@ def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: An
     pictures = images(3, size=(100, 90), seed=6)
     expected = detector.predict(pictures)
     bank = detector.bank
-    graph = _graph(_on_cpu(detector), bank, "float32", detector.calibration)
+    graph = build_graph(cpu_embedder(detector), bank, "float32", detector.calibration)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
     assert found["neighbours"].dtype == torch.int64
@@ -104,19 +74,19 @@ def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: An
 
 def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, images: Any) -> None:
     pictures = torch.from_numpy(images(3, seed=7))
-    bank, plain = fitted.bank, _on_cpu(fitted)
+    bank, embedder = fitted.bank, cpu_embedder(fitted)
     with torch.inference_mode():
-        scores = _graph(plain, bank, "float32", None)(pictures)[0].numpy()
-        known = type(fitted.calibration)(**{**vars(fitted.calibration), "scores": np.repeat(scores, 4)[:10]})
-        found = dict(zip(OUTPUTS, _graph(plain, bank, "float32", known)(pictures), strict=False))
+        scores = build_graph(embedder, bank, "float32", None)(pictures)[0].numpy()
+        calibration = type(fitted.calibration)(**{**vars(fitted.calibration), "scores": np.repeat(scores, 4)[:10]})
+        found = dict(zip(OUTPUTS, build_graph(embedder, bank, "float32", calibration)(pictures), strict=False))
     np.testing.assert_array_equal(found["score"], scores)
-    np.testing.assert_array_equal(found["p_value"], p_values(scores, known.scores).astype(np.float32))
+    np.testing.assert_array_equal(found["p_value"], p_values(scores, calibration.scores).astype(np.float32))
 
 
 def test_a_large_bank_is_met_in_slices(fitted: SAPatchCore, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = images(2, seed=7)
     monkeypatch.setattr("sapatchcore.export.graph._PRODUCT", 10 * len(fitted.memory_bank))  # ten patches at a time
-    graph = _graph(_on_cpu(fitted), fitted.bank, "float32", None)
+    graph = build_graph(cpu_embedder(fitted), fitted.bank, "float32", None)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
     np.testing.assert_array_equal(found["neighbours"], fitted.predict(pictures).neighbours)
@@ -129,7 +99,7 @@ def test_a_short_bank_is_compared_by_the_numbers_that_the_file_holds(precision: 
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.normal(0, 3, (40, 12)).astype(np.float32))
     queries = torch.from_numpy(rng.normal(0, 3, (2, 5, 12)).astype(np.float32))
-    kept = Rows(rows, precision)
+    kept = BankPart(rows, precision)
     full = kept.rows()
     assert float((full - rows).abs().max()) <= within * float(rows.abs().max())
     distances = (queries[:, :, None] - full).square().sum(3)
@@ -144,29 +114,29 @@ def test_a_short_bank_is_compared_by_the_numbers_that_the_file_holds(precision: 
 
 @pytest.mark.parametrize("options", [{}, {"image_score": "reweighted", "neighbors": 3}])
 def test_left_out_rows_do_not_count(small: dict[str, Any], good: Any, images: Any, options: dict[str, Any]) -> None:
-    """The comparison that a calibration is taken anew with is the pipeline's own, an image's own rows left out."""
+    """The comparison that a calibration is taken anew with is fit's own, an image's own rows left out."""
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:3])
-    plain, bank = _on_cpu(detector), detector.bank
-    graph = _graph(plain, bank, "float32", None)
-    pictures = images(1, size=plain.settings.input_size, seed=6)
-    patches = plain.embed(Batch(("one",), (plain.settings.input_size,), pictures))
+    embedder, bank = cpu_embedder(detector), detector.bank
+    graph = build_graph(embedder, bank, "float32", None)
+    pictures = images(1, size=embedder.settings.input_size, seed=6)
+    patches = embedder.embed(Batch(("one",), (embedder.settings.input_size,), pictures))
     for own in (-1, 0, 2):
-        expected = plain.score(patches, bank, torch.tensor([own]))
+        expected = score_patches(patches, bank, detector.settings, torch.tensor([own]))
         found = graph.compare(patches.local, patches.context, None if own < 0 else bank.images == own)
         for value, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(value.numpy(), other, rtol=1e-4, atol=1e-5)
         assert own not in bank.images[found[-1].flatten()]
 
 
-def test_few_rows_left_weigh_as_in_the_pipeline(small: dict[str, Any], good: Any) -> None:
+def test_few_rows_left_weigh_as_in_predict(small: dict[str, Any], good: Any) -> None:
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.08, "image_score": "reweighted", "neighbors": 9}).fit(
         good[:2]
     )
-    plain, bank = _on_cpu(detector), detector.bank
+    embedder, bank = cpu_embedder(detector), detector.bank
     assert 2 <= int((bank.images == 1).sum()) < 9
-    patches = plain.embed(Batch(("one",), (plain.settings.input_size,), good[:1]))
-    expected = plain.score(patches, bank, torch.tensor([0]))
-    found = _graph(plain, bank, "float32", None).compare(patches.local, patches.context, bank.images == 0)
+    patches = embedder.embed(Batch(("one",), (embedder.settings.input_size,), good[:1]))
+    expected = score_patches(patches, bank, detector.settings, torch.tensor([0]))
+    found = build_graph(embedder, bank, "float32", None).compare(patches.local, patches.context, bank.images == 0)
     np.testing.assert_allclose(found[0].numpy(), expected[0], rtol=1e-4)
 
 
@@ -176,7 +146,7 @@ def test_rows_in_int8_are_searched_in_whole_numbers(scale: float) -> None:
     rng = np.random.default_rng(1)
     rows = (rng.normal(0, 1, (60, 24)) * np.linspace(0.1, 3, 24)).astype(np.float32)
     queries = (rng.normal(0, 1, (2, 7, 24)) * scale).astype(np.float32)
-    kept = Rows(torch.from_numpy(rows), "int8")
+    kept = BankPart(torch.from_numpy(rows), "int8")
     found = kept.product(torch.from_numpy(queries)).numpy()
     column = np.abs(rows).max(0) / 127
     whole_rows = np.rint(rows / column)
@@ -190,5 +160,5 @@ def test_rows_in_int8_are_searched_in_whole_numbers(scale: float) -> None:
 
 
 def test_a_zero_query_in_int8_is_no_division_by_zero() -> None:
-    kept = Rows(torch.ones(3, 4), "int8")
+    kept = BankPart(torch.ones(3, 4), "int8")
     np.testing.assert_allclose(kept.product(torch.ones(1, 1, 4)).numpy(), np.zeros((1, 1, 3)), atol=1e-6)

@@ -26,13 +26,13 @@ def noise(height: int, width: int, seed: int) -> Any:
     return image if seed % 2 else (image > 127).astype(np.uint8) * np.uint8(255)
 
 
-def pillows(pixels: int, resized: int, places: range) -> Any:
-    """Pillow's integer coefficients, as src/libImaging/Resample.c computes them: (places, pixels) float64."""
+def pillows(pixels: int, resized: int, positions: range) -> Any:
+    """Pillow's integer coefficients, as src/libImaging/Resample.c computes them: (positions, pixels) float64."""
     scale = pixels / resized
     wide = max(scale, 1.0)
-    matrix = np.zeros((len(places), pixels))
-    for row, place in enumerate(places):
-        centre = (place + 0.5) * scale
+    matrix = np.zeros((len(positions), pixels))
+    for row, position in enumerate(positions):
+        centre = (position + 0.5) * scale
         low, high = max(int(centre - 3 * wide + 0.5), 0), min(int(centre + 3 * wide + 0.5), pixels)
         t = (np.arange(low, high) - centre + 0.5) / wide
         weight = np.where((t >= -3) & (t < 3), np.sinc(t) * np.sinc(t / 3), 0)

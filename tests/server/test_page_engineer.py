@@ -18,8 +18,8 @@ from live_page import MODEL, Watched, add_records, chromium, needs_chromium, run
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.score.threshold import place
 from sapatchcore.server.options import ServerOptions
+from sapatchcore.synth.kits import place
 
 pytestmark = needs_chromium
 CALIBRATION = 10  # images that ``fitted`` has learned from

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sapatchcore.show import gallery as show
-from sapatchcore.show.gallery import Row, colours, gallery
+from sapatchcore.show.colours import colours
+from sapatchcore.show.gallery import Row, gallery
 
 HEADS = ("image", "ground truth", "map", "part")
 

@@ -58,9 +58,9 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     while len(powers) < _TERMS + 1:
         powers.append(powers[-1] * powers[1])
     moments = torch.stack(powers, dim=1) @ weights.transpose(1, 2)  # (r, terms + 1, k)
-    place = (x - low) / apart
-    near = torch.round(place)
-    rest = torch.where(dense, torch.zeros_like(x), (place - near) * apart)
+    position = (x - low) / apart  # among the anchors
+    near = torch.round(position)
+    rest = torch.where(dense, torch.zeros_like(x), (position - near) * apart)
     near = torch.where(dense, torch.arange(positions, dtype=torch.float32), near).to(torch.int64)
     here = [moments[:, p].gather(1, near) for p in range(_TERMS + 1)]
     return middle + _series(here[1:], rest) / _series(here[:-1], rest)

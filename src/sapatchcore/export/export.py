@@ -1,7 +1,7 @@
 """A fitted detector as one artefact for machines without PyTorch, which begins at the raw image and gives the same scores.
 
-``export_model`` writes ONNX or OpenVINO, checks it against the detector before anything is on the disk, and keeps what the check
-found in the file. docs/export.md says what is in the file and what is exact.
+``export_model`` builds ONNX or OpenVINO in memory, compares it with the detector, and only then writes it, with what the check
+found. docs/export.md says what is in the file and what is exact.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
 from sapatchcore.export import onnx_file, openvino_file
 from sapatchcore.export.check import Check, check_images
-from sapatchcore.export.graph import EMBEDDING, Graph
-from sapatchcore.export.metadata import FORMAT, OUTPUTS, SUFFIXES, calibration_facts
+from sapatchcore.export.graph import EMBEDDING, FORMATS, BankPart, Graph
+from sapatchcore.export.metadata import FORMAT, OUTPUTS, SUFFIXES, calibration_metadata
 from sapatchcore.export.onnx_file import OPSET, check_opset
-from sapatchcore.export.quantise import quantised_onnx, quantised_openvino
-from sapatchcore.export.recalibrate import good_images, recalibrated
-from sapatchcore.export.reduce import FORMATS, Rows
-from sapatchcore.export.sessions import Session, onnx_session, openvino_session
+from sapatchcore.export.quantise import good_images, quantised_onnx, quantised_openvino, recalibrated, with_half_weights
+from sapatchcore.export.runtime import Session, onnx_session, openvino_session
 from sapatchcore.memory.bank import Bank
 from sapatchcore.score.calibration import Calibration
 
@@ -56,8 +54,8 @@ def export_model(
         path: the file to write, .onnx or .xml.
         kind: "onnx" or "openvino"; None for what the path's suffix says.
         check: folder of images to compare the file with the detector on; None for the thumbnails in the model.
-        precision, bank_precision: of the network and of the memory bank, one of ``reduce.FORMATS``. Where one is not float32, the
-            scores are others: they are measured and stored, not refused, and the calibration is taken anew in them.
+        precision, bank_precision: of the network and of the memory bank, one of ``graph.FORMATS``. Where one is not float32,
+            the scores differ: by how much is measured and stored, not refused, and the calibration is taken anew.
         opset: of the ONNX form.
         source_sha256: of the model file that the detector was loaded from.
         progress: stages "calibrate" and "check".
@@ -76,19 +74,19 @@ def export_model(
             raise SettingsError(f"{name} must be {', '.join(FORMATS)}. Got {value!r}.{did_you_mean(value, FORMATS)}")
     if not file.parent.is_dir():
         raise ModelFileError(f"{file} cannot be written: there is no folder {file.parent}. Make it, or name another.")
-    plain = _on_cpu(detector)
+    embedder = cpu_embedder(detector)
     bank = replace(bank, rows=bank.rows.cpu())
-    _check_size(plain, bank, bank_precision)
+    _check_size(embedder, bank, bank_precision)
     exact = precision == bank_precision == "float32"
-    # Of a shorter network, images unlike any that it was made for say nothing.
+    # A network in a shorter format is judged on images that it was made for alone.
     images, source = check_images(check, bank, made=exact)
 
-    known = detector.calibration if detector.is_calibrated else None
-    graph = _graph(plain, bank, bank_precision, known)
-    model = onnx_file.onnx_model(graph, opset=opset, backbone=plain.settings.backbone)
+    calibration = detector.calibration if detector.is_calibrated else None
+    graph = build_graph(embedder, bank, bank_precision, calibration)
+    model = onnx_file.onnx_model(graph, opset=opset, backbone=embedder.settings.backbone)
     good = good_images(bank) if precision == "int8" else []
     if precision in ("float16", "bfloat16"):
-        model = onnx_file.with_short_weights(model, precision)
+        model = with_half_weights(model, precision)
     elif precision == "int8" and kind == "onnx":
         model = quantised_onnx(model, good)
     form: Any = onnx_file
@@ -98,38 +96,38 @@ def export_model(
         if precision == "int8":
             model = quantised_openvino(model, good)
 
-    of_file, note = known, "the model's own"
-    if known is not None and not exact:
-        session = _session(kind, form.only(model, EMBEDDING))
-        of_file, note = recalibrated(known, plain, bank, graph, session, progress)
-        if of_file is not known:
-            form.set_values(model, "good", np.sort(of_file.scores))
-    names = [name for name in OUTPUTS if name != "p_value" or known is not None]
-    model = form.only(model, names)
-    found = Check(plain, bank, known, of_file).compare(
-        _session(kind, model), images, source, strict=exact, progress=progress
+    file_calibration, note = calibration, "the model's own"
+    if calibration is not None and not exact:
+        session = open_session(kind, form.only(model, EMBEDDING))
+        file_calibration, note = recalibrated(calibration, embedder.settings, bank, graph, session, progress)
+        if file_calibration is not calibration:
+            form.set_values(model, "good", np.sort(file_calibration.scores))
+    outputs = [name for name in OUTPUTS if name != "p_value" or calibration is not None]
+    model = form.only(model, outputs)
+    found = Check(embedder, bank, calibration, file_calibration).compare(
+        open_session(kind, model), images, source, strict=exact, progress=progress
     )
-    facts = {
+    metadata = {
         "format": FORMAT,
         "kind": kind,
-        "settings": plain.settings.model_dump(mode="json"),
+        "settings": embedder.settings.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", "pillow", *PACKAGES[kind])},
         "model_sha256": source_sha256,
         "opset": opset,
         "precision": {"network": precision, "bank": bank_precision},
         "bank": list(bank.rows.shape),
         "grid": list(bank.grid),
-        "outputs": names,
-        "calibration": calibration_facts(of_file),
-        "calibration_scores": note if known is not None else "none: the file gives no p_value and no verdicts",
+        "outputs": outputs,
+        "calibration": calibration_metadata(file_calibration),
+        "calibration_scores": note if calibration is not None else "none: the file gives no p_value and no verdicts",
         "check": asdict(found),
     }
-    _write(file, kind, model, facts)
-    return facts
+    _write(file, kind, model, metadata)
+    return metadata
 
 
 def kind_of(file: Path, kind: str | None) -> str:
-    """ "onnx" or "openvino". Raises SettingsError where neither is meant, or the suffix is the other's."""
+    """ "onnx" or "openvino", by ``kind`` or the suffix. Raises SettingsError for any other, and where the two disagree."""
     kinds = {name: suffix for suffix, name in SUFFIXES.items()}
     if kind is not None and kind not in kinds:
         raise SettingsError(f"format must be {' or '.join(kinds)}. Got {kind!r}.{did_you_mean(kind, kinds)}")
@@ -150,16 +148,16 @@ def require_packages(kind: str) -> None:
             raise SAPatchCoreError(f"Exporting needs {', '.join(most)} and {last}: {install('export')}") from None
 
 
-def _on_cpu(detector: SAPatchCore) -> Embedder:
+def cpu_embedder(detector: SAPatchCore) -> Embedder:
     """The detector's network on the CPU in float32: what the file is made from and compared with."""
     options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32", "search": "exact"}
     return Embedder(SAPatchCore(**options).settings, detector.embedder.network.weights)
 
 
-def _check_size(plain: Embedder, bank: Bank, bank_precision: str) -> None:
+def _check_size(embedder: Embedder, bank: Bank, bank_precision: str) -> None:
     # The network counts in full: that is how it is first exported.
     rows = bank.rows.numel() * _BYTES[bank_precision]
-    size = sum(value.nbytes for value in plain.network.weights.values()) + rows
+    size = sum(value.nbytes for value in embedder.network.weights.values()) + rows
     if size > _LARGEST:
         raise ModelFileError(
             f"The exported file would hold {size / 1e9:.1f} GB (memory bank {rows / 1e9:.1f} GB); one file holds up to 2 GB. "
@@ -167,32 +165,33 @@ def _check_size(plain: Embedder, bank: Bank, bank_precision: str) -> None:
         )
 
 
-def _graph(plain: Embedder, bank: Bank, bank_precision: str, known: Calibration | None) -> Graph:
-    settings, channels = plain.settings, plain.network.channels[0]
+def build_graph(embedder: Embedder, bank: Bank, bank_precision: str, calibration: Calibration | None) -> Graph:
+    """The graph of a detector; embedder, bank: on the CPU in float32. calibration: None leaves the p-value out."""
+    settings, channels = embedder.settings, embedder.network.channels[0]
     h, w = settings.input_size
     blank = Batch(("a blank image",), ((h, w),), np.zeros((1, h, w, 3), np.uint8))
-    patches = plain.embed(blank)
+    patches = embedder.embed(blank)
     parts = bank.rows[:, :channels].contiguous(), bank.rows[:, channels:].contiguous()
-    rows = Rows(parts[0], bank_precision), Rows(parts[1], bank_precision)
-    scores = None if known is None else known.scores
-    return Graph(plain.network.features, rows, patches.cell, patches.grid, settings, scores)
+    rows = BankPart(parts[0], bank_precision), BankPart(parts[1], bank_precision)
+    scores = None if calibration is None else calibration.scores
+    return Graph(embedder.network.features, rows, patches.cell, patches.grid, settings, scores)
 
 
-def _session(kind: str, model: Any) -> Session:
-    """The runtime's session of a model in memory."""
+def open_session(kind: str, model: Any) -> Session:
+    """The runtime's session of an ONNX or OpenVINO model in memory."""
     if kind == "onnx":
         return onnx_session("The exported model", model.SerializeToString(), threads=None)
     xml, weights = openvino_file.serialised(model)
     return openvino_session("The exported model", xml, weights, threads=None)
 
 
-def _write(file: Path, kind: str, model: Any, facts: dict[str, Any]) -> None:
+def _write(file: Path, kind: str, model: Any, metadata: dict[str, Any]) -> None:
     def sentence(error: OSError) -> str:
         return f"{file} cannot be written: {error.strerror or error}. What was there before is unchanged."
 
     if kind == "openvino":
-        openvino_file.write_both(file, *openvino_file.sealed_openvino(model, facts))
+        openvino_file.write_both(file, *openvino_file.openvino_bytes(model, metadata))
         return
-    content = onnx_file.sealed_onnx(model, facts)
+    content = onnx_file.onnx_bytes(model, metadata)
     with atomic_write(file, ModelFileError, sentence, durable=True) as part:
         part.write_bytes(content)

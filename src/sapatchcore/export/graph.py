@@ -1,8 +1,12 @@
 """Steps 1 to 9 as one plain graph, from the raw image, without loops or branches over values: what an exported file holds.
 
-We differ from memory/search/exact.py in the order of the work alone: every row of the bank is compared, in slices of fixed size,
-so that the memory for an image is bounded. A patch's squared distance to a row is that of its local part and that of its
-context, and many patches share one context: the products are taken apart, the context's once for each cell of the coarse grid.
+We differ from memory/search/exact.py only in the order of the work: every row of the bank is compared, in slices of fixed size,
+so that the memory for an image is bounded. A patch's squared distance to a row is that of its local part plus that of its
+context, and many patches share one context: the products are computed apart, the context's once for each cell of the coarse
+grid.
+
+The bank may be held in a shorter number format. Distances are float32 all the same, to the very numbers that the file holds.
+With int8 rows the nearest row is searched in whole numbers, which processors multiply several times faster.
 """
 
 from __future__ import annotations
@@ -13,41 +17,43 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from torch.ao.quantization.fx import _decomposed  # noqa: F401 - it registers torch.ops.quantized_decomposed
 
 from sapatchcore.data.pixels import crop_box
 from sapatchcore.export.attention import anchored_attention
-from sapatchcore.export.enlarge import Enlarge
-from sapatchcore.export.reduce import Rows
 from sapatchcore.export.resample import Lanczos
-from sapatchcore.score.anomaly_score import largest
+from sapatchcore.score.anomaly_score import axis_operator, largest
 from sapatchcore.settings import Settings
-
-_PRODUCT = 1 << 24  # numbers of an image's product with the bank in one slice (64 MB)
 
 BOUNDS = ("pixels", "layer2", "layer3")
 EMBEDDING = ("local_embedding", "context_embedding")
 INNER = (*BOUNDS, *EMBEDDING)
 
+FORMATS = ("float32", "float16", "bfloat16", "int8")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_STEPS = 127  # of an int8 on either side of 0
+_PRODUCT = 1 << 24  # numbers of an image's product with the bank in one slice (64 MB)
+
 Features = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Graph(torch.nn.Module):
-    """images (n, h, w, 3) uint8 → ``facts.OUTPUTS``, then, for who writes the file, ``INNER``.
+    """images (n, h, w, 3) uint8 → ``metadata.OUTPUTS``, then, for the code that writes the file, ``INNER``.
 
-    These are where the network begins, (n, h, w, 3) uint8, and ends, its two layers, and the embedding, (n, p, c2), (n, r, c3).
+    INNER is where the network begins, (n, h, w, 3) uint8, and ends, its two layers, and the embedding, (n, p, c2), (n, r, c3).
     """
 
     def __init__(
         self,
         features: Features,
-        rows: tuple[Rows, Rows],
+        rows: tuple[BankPart, BankPart],
         cell: torch.Tensor,
         grid: tuple[int, int],
         settings: Settings,
         calibration: np.ndarray | None,
     ) -> None:
         """features: as of Backbone. rows: the bank's local and context part. cell, grid: as of Patches. calibration: (k,)
-        scores of good images; without them there is no p_value."""
+        scores of good images; None leaves p_value out."""
         super().__init__()
         box = crop_box(settings.resize, settings.crop)
         self.lanczos, self.enlarge = Lanczos(settings.resize, box), Enlarge(grid, settings.resize, box)
@@ -73,14 +79,14 @@ class Graph(torch.nn.Module):
         arrays = self.compare(local, context)  # steps 7 and 8
         anomaly_map = self.enlarge(arrays[3], images.shape[1], images.shape[2])  # step 9
         score, *_ = arrays
-        known = [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
-        return (*arrays, anomaly_map, *known, pixels, *layers, local, context)
+        p_value = [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
+        return (*arrays, anomaly_map, *p_value, pixels, *layers, local, context)
 
     def compare(
         self, local: torch.Tensor, context: torch.Tensor, excluded: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """``EMBEDDING`` → ``facts.SCORES`` and ``facts.GRIDS``. excluded: (m,) bool, rows of the bank that do not count."""
-        coarse = _less(self.context.product(context), excluded)  # (n, r, m)
+        """``EMBEDDING`` → ``metadata.SCORES`` and ``metadata.GRIDS``. excluded: (m,) bool, rows of the bank that do not count."""
+        coarse = _without(self.context.product(context), excluded)  # (n, r, m)
         step = max(1, _PRODUCT // self._count)
         slices = [slice(first, first + step) for first in range(0, len(self.cell), step)]
         # Not argmin, which OpenVINO turns into a stable sort.
@@ -92,17 +98,20 @@ class Graph(torch.nn.Module):
         ]
         row = torch.cat([one.indices[:, :, 0] for one in found], dim=1)  # (n, p)
         context = context.index_select(1, self.cell)
-        near, far = self.local.squared(local, row), self.context.squared(context, row)  # step 7: from the differences
-        whole, near, far = (near + far).sqrt(), near.sqrt(), far.sqrt()
+        # Step 7: from the differences.
+        local_squared, context_squared = self.local.squared(local, row), self.context.squared(context, row)
+        patch_scores = (local_squared + context_squared).sqrt()
+        local_patches, context_patches = local_squared.sqrt(), context_squared.sqrt()
 
-        score, at = largest(whole)  # step 8
-        place = at[:, None]
-        parts = [score, near.gather(1, place)[:, 0], far.gather(1, place)[:, 0]]
+        score, at = largest(patch_scores)  # step 8
+        worst = at[:, None]
+        parts = [score, local_patches.gather(1, worst)[:, 0], context_patches.gather(1, worst)[:, 0]]
         if self._neighbors is not None:
-            worst = _pick(local, at), _pick(context, at)
-            weight = self._weight(score, *worst, row.gather(1, place), self._neighbors, excluded)
+            patch = _pick(local, at), _pick(context, at)
+            weight = self._weight(score, *patch, row.gather(1, worst), self._neighbors, excluded)
             parts = [part * weight for part in parts]
-        return (*parts, *(grid.unflatten(1, self._grid) for grid in (whole, near, far, row)))
+        grids = (patch_scores, local_patches, context_patches, row)
+        return (*parts, *(grid.unflatten(1, self._grid) for grid in grids))
 
     def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As to_patches: local (n, p, c2), context (n, r, c3)."""
@@ -125,18 +134,124 @@ class Graph(torch.nn.Module):
         k: int,
         excluded: torch.Tensor | None,
     ) -> torch.Tensor:
-        """(n,) the weight of "reweighted"; local, context (n, 1, c): the worst patches. row: (n, 1), their nearest ones."""
+        """(n,) the weight of "reweighted"; local, context (n, 1, c): the worst patches. row: (n, 1), their nearest rows."""
         match = self.local.product(self.local.rows()[row]) + self.context.product(self.context.rows()[row])
-        around = _less(match, excluded)[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
+        around = _without(match, excluded)[:, 0].topk(k, dim=1, largest=False).indices  # (n, k)
         distances = (self.local.squared(local, around) + self.context.squared(context, around)).sqrt()
         if excluded is not None:  # fewer than k may be left
             distances = distances.masked_fill(excluded[around], -torch.inf)
-        # As neighbourhood_weight; without logsumexp, which the way down to opset 17 does not know.
+        # As neighbourhood_weight; without logsumexp, which the converter to opset 17 does not know.
         return 1 - 1 / (distances - score[:, None]).exp().sum(1).clamp(min=1)
 
 
-def _less(product: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
-    """Without the rows that do not count: nothing is as far as they are."""
+class BankPart(torch.nn.Module):
+    """One part of the memory bank, local or context, in one of ``FORMATS``."""
+
+    def __init__(self, rows: torch.Tensor, precision: str) -> None:
+        """rows: (m, c) float32. int8: each column is scaled by its own largest value."""
+        super().__init__()
+        kept, scale = _in_format(rows, precision)
+        self.register_buffer("kept", kept)
+        self.register_buffer("scale", scale)
+        self.kept: torch.Tensor
+        self.scale: torch.Tensor | None
+        self.count = len(rows)
+        full = self.rows()
+        mean = full.mean(0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("norms", (full - mean).square().sum(1))
+        self.mean: torch.Tensor
+        self.norms: torch.Tensor
+
+    def rows(self) -> torch.Tensor:
+        """(m, c) float32: the numbers that distances are taken to."""
+        full: torch.Tensor = self.kept.float()
+        return full if self.scale is None else full * self.scale
+
+    def product(self, queries: torch.Tensor) -> torch.Tensor:
+        """(n, q, c) → (n, q, m): the squared distance to each row, up to a number that depends on the query alone."""
+        # |q − b|² with both centred; only q needs to be: (q − mean)·mean is the same for every row.
+        centred = queries - self.mean
+        if self.scale is not None:
+            return self._integer_product(centred * self.scale)
+        found: torch.Tensor = F.linear(-2 * centred.flatten(0, 1), self.rows(), self.norms).unflatten(
+            0, queries.shape[:2]
+        )
+        return found
+
+    def _integer_product(self, scaled: torch.Tensor) -> torch.Tensor:
+        """From queries whose columns are scaled as the rows are: the product of int8 numbers, whole numbers below 2²⁴.
+
+        Each query is divided by its own largest number, so that no image lies outside the range. Written as the two conversions
+        with a product between them, the form in which both runtimes recognise an int8 product.
+        """
+        ops = torch.ops.quantized_decomposed
+        top = scaled.abs().amax(2, keepdim=True).clamp(min=1e-30)
+        whole = ops.quantize_per_tensor(scaled / top, 1 / _STEPS, 0, -_STEPS, _STEPS, torch.int8)
+        whole = ops.dequantize_per_tensor(whole, 1 / _STEPS, 0, -_STEPS, _STEPS, torch.int8)
+        rows = ops.dequantize_per_tensor(self.kept, 1.0, 0, -_STEPS, _STEPS, torch.int8)
+        found: torch.Tensor = self.norms - 2 * top * (whole @ rows.T)
+        return found
+
+    def squared(self, queries: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """queries (n, q, c) or (n, 1, c), row (n, q) → (n, q) squared distances to these rows, from the differences."""
+        chosen = self.kept[row].float()
+        return (queries - (chosen if self.scale is None else chosen * self.scale)).square().sum(2)
+
+
+class Enlarge(torch.nn.Module):
+    """Step 9, as score/anomaly_score.py: (n, gh, gw) float32 and the image's (H, W) → (n, H, W) float32, 0 outside the crop.
+
+    Enlarging to the crop and the Gaussian are one constant matrix an axis. Where a pixel of the image lies between two of the
+    crop is a ratio of whole numbers, computed in int32, so that no runtime's rounding moves an edge of the crop.
+    """
+
+    def __init__(self, grid: tuple[int, int], resize: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+        """grid: (gh, gw). resize: (h, w). box: the crop in it, (top, left, height, width)."""
+        super().__init__()
+        self._resize, self._box = resize, box
+        height, width = box[2:]
+        # With a crop that is the image itself, axis_operator's last step does nothing.
+        self.register_buffer("down", torch.tensor(axis_operator(grid[0], height, 0, height, height)))
+        self.register_buffer("across", torch.tensor(axis_operator(grid[1], width, 0, width, width)))
+        self.down: torch.Tensor  # (height, gh)
+        self.across: torch.Tensor  # (width, gw)
+
+    def forward(self, scores: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        top, left, _, _ = self._box
+        rows = _sampled(self.down, self._resize[0], top, height)
+        columns = _sampled(self.across, self._resize[1], left, width)
+        return rows @ scores @ columns.T
+
+
+def _sampled(blurred: torch.Tensor, resized: int, start: int, pixels: int) -> torch.Tensor:
+    """(cropped, cells) at the crop's pixels → (pixels, cells) at the image's own: linear in between, 0 outside."""
+    last = len(blurred) - 1
+    size = torch.full((1,), pixels, dtype=torch.int32)
+    # (i + ½) · resized/size − ½ − start, over 2·size.
+    over, under = (2 * torch.arange(pixels, dtype=torch.int32) + 1) * resized - (1 + 2 * start) * size, 2 * size
+    inside = ((over >= -size) & (over < (2 * last + 1) * size)).float()
+    over = torch.maximum(torch.minimum(over, last * under), torch.zeros_like(over))
+    lower = torch.floor(over.float() / under.float()).to(torch.int32)
+    rest = over - lower * under  # the division may be off by one where it is nearly whole
+    lower = lower + (rest >= under).to(torch.int32) - (rest < 0).to(torch.int32)
+    lower = torch.clamp(lower, max=max(last - 1, 0))
+    share = ((over - lower * under).float() / under.float())[:, None]
+    at = lower.long()
+    sampled = blurred[at] * (1 - share) + blurred[torch.clamp(at + 1, max=last)] * share
+    return sampled * inside[:, None]
+
+
+def _in_format(rows: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """rows (m, c) float32 in ``precision``, and for int8 the scale (c,) that brings them back."""
+    if precision != "int8":
+        return rows.to(_DTYPES[precision]), None
+    scale = rows.abs().amax(0).clamp(min=1e-30) / _STEPS
+    return torch.round(rows / scale).to(torch.int8), scale
+
+
+def _without(product: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
+    """Rows that do not count become infinitely far."""
     return product if excluded is None else product.masked_fill(excluded, torch.inf)
 
 

@@ -1,4 +1,4 @@
-"""The graph as an ONNX model in memory: exported by PyTorch, cleaned of what it says of this machine, shortened, sealed."""
+"""The graph as an ONNX model in memory: exported by PyTorch, cleaned of what it says of this machine, with its checksum."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from sapatchcore.errors import ModelFileError, SettingsError
-from sapatchcore.export.checksum import NAME, ZEROS, sealed
-from sapatchcore.export.graph import BOUNDS, INNER, Graph
-from sapatchcore.export.metadata import INPUT, METADATA, OUTPUTS
+from sapatchcore.export.graph import INNER, Graph
+from sapatchcore.export.metadata import CHECKSUM, INPUT, METADATA, OUTPUTS, ZEROS, with_checksum
+from sapatchcore.export.runtime import reason_of
 
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
 _EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")
-_SMALL = 1024  # numbers: tensors with fewer stay in float32
 
 Model = Any  # onnx.ModelProto, which has no types
 
@@ -39,7 +38,7 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
     free = {0: torch.export.Dim("n"), 1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
     example = torch.zeros(2, 97, 89, 3, dtype=torch.uint8)
     try:
-        with quiet(*_EXPORTERS), warnings.catch_warnings():  # it is the check that tells whether the file is right
+        with quiet(*_EXPORTERS), warnings.catch_warnings():  # the check will tell whether the file is right
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph.eval(),
@@ -56,9 +55,8 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
     except MemoryError:
         raise
     except Exception as error:  # torch.export and the exporter raise almost anything
-        reason = " ".join(str(error).split())[:240]
         raise ModelFileError(
-            f"{backbone} cannot be exported to ONNX with torch {torch.__version__}: {reason}"
+            f"{backbone} cannot be exported to ONNX with torch {torch.__version__}: {reason_of(error)}"
         ) from None
     got = next(one.version for one in model.opset_import if one.domain == "")
     if got != opset:
@@ -67,81 +65,42 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
     return model
 
 
+def copied(model: Model) -> Model:
+    """A copy that can be changed."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
 def only(model: Model, outputs: Iterable[str]) -> Model:
     """A copy without outputs other than these."""
-    import onnx
-
-    short = onnx.ModelProto()
-    short.CopyFrom(model)
-    kept = [one for one in short.graph.output if one.name in set(outputs)]
-    del short.graph.output[:]
-    short.graph.output.extend(kept)
-    return short
-
-
-def sealed_onnx(model: Model, facts: dict[str, Any]) -> bytes:
-    """The file's bytes, with ``facts`` and the seal."""
-    import onnx
-
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(facts, sort_keys=True), NAME: ZEROS})
-    return sealed(model.SerializeToString(deterministic=True), ".onnx")
+    copy = copied(model)
+    kept = [one for one in copy.graph.output if one.name in set(outputs)]
+    del copy.graph.output[:]
+    copy.graph.output.extend(kept)
+    return copy
 
 
 def set_values(model: Model, name: str, values: np.ndarray) -> None:
     """Other numbers, of the same shape and dtype, for a constant of the graph."""
     import onnx
 
-    place = next(one for one in model.graph.initializer if one.name == name)
-    place.CopyFrom(onnx.numpy_helper.from_array(values.reshape(tuple(place.dims)), name))
+    tensor = next(one for one in model.graph.initializer if one.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values.reshape(tuple(tensor.dims)), name))
 
 
-def with_short_weights(model: Model, precision: str) -> Model:
-    """A copy whose network weights are held in float16 or bfloat16; the runtime brings them back to float32 when it loads.
-
-    Raises ModelFileError where a weight is too large for float16.
-    """
+def onnx_bytes(model: Model, metadata: dict[str, Any]) -> bytes:
+    """The file's bytes, with ``metadata`` and the checksum."""
     import onnx
 
-    kind = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}[precision]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
-    short = onnx.ModelProto()
-    short.CopyFrom(model)
-    used = {name for node in network_nodes(short) for name in node.input}
-    casts = []
-    for tensor in short.graph.initializer:
-        if tensor.name not in used or tensor.data_type != onnx.TensorProto.FLOAT:
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.size < _SMALL:
-            continue
-        with np.errstate(over="ignore"):
-            held = values.astype(dtype)
-        if not np.isfinite(held.astype(np.float32)).all():
-            raise ModelFileError(f"The network has weights beyond {precision}'s range. Use another precision.")
-        name, held_name = tensor.name, f"{tensor.name}.{precision}"
-        tensor.CopyFrom(onnx.numpy_helper.from_array(held, held_name))
-        casts.append(onnx.helper.make_node("Cast", [held_name], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT))
-    nodes = list(short.graph.node)
-    del short.graph.node[:]
-    short.graph.node.extend([*casts, *nodes])
-    return short
-
-
-def network_nodes(model: Model) -> list[Any]:
-    """The nodes of the network alone: what lies between ``graph.BOUNDS``."""
-    begin, *ends = BOUNDS
-    after, needed = {begin}, set(ends)
-    for node in model.graph.node:  # in the order of the work
-        if after & set(node.input):
-            after |= set(node.output)
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            needed |= set(node.input)
-    return [node for node in model.graph.node if after & set(node.input) and needed & set(node.output)]
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata, sort_keys=True), CHECKSUM: ZEROS})
+    return with_checksum(model.SerializeToString(deterministic=True), ".onnx")
 
 
 def _clean(model: Model) -> None:
-    """Without the exporter's notes, which hold this machine's paths, and the shapes that it guessed: runtimes infer their own."""
+    """Removes the exporter's notes, which hold this machine's paths, and the shapes that it guessed: runtimes infer their own."""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.errors import ModelFileError
-from sapatchcore.export.checksum import NAME, ZEROS, sealed
-from sapatchcore.export.metadata import METADATA
+from sapatchcore.export.metadata import CHECKSUM, METADATA, ZEROS, with_checksum
+from sapatchcore.export.runtime import reason_of
 
 Model = Any  # openvino.Model
 
@@ -27,8 +27,7 @@ def openvino_model(onnx_model: Any) -> Model:
     try:
         return openvino.Core().read_model(onnx_model.SerializeToString(deterministic=True))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:240]
-        raise ModelFileError(f"OpenVINO cannot take the exported graph: {reason}") from None
+        raise ModelFileError(f"OpenVINO cannot take the exported graph: {reason_of(error)}") from None
 
 
 def only(model: Model, outputs: Iterable[str]) -> Model:
@@ -60,23 +59,23 @@ def serialised(model: Model) -> tuple[bytes, bytes]:
         return xml.read_bytes(), weights.read_bytes()
 
 
-def sealed_openvino(model: Model, facts: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The two files' bytes with ``facts`` and the seal."""
-    model.set_rt_info(json.dumps(facts, sort_keys=True), [METADATA])
-    model.set_rt_info(ZEROS, [NAME])
+def openvino_bytes(model: Model, metadata: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The two files' bytes, .xml and .bin, with ``metadata`` and the checksum."""
+    model.set_rt_info(json.dumps(metadata, sort_keys=True), [METADATA])
+    model.set_rt_info(ZEROS, [CHECKSUM])
     content, beside = serialised(model)
-    return sealed(content, ".xml", beside), beside
+    return with_checksum(content, ".xml", beside), beside
 
 
 def write_both(path: Path, content: bytes, beside: bytes) -> None:
     """The .xml ``path`` and the .bin beside it, both or none: where anything fails, both are as they were.
 
-    Only a power cut between the two renamings can leave a mixture; its seal does not fit, so it is refused.
+    Only a power cut between the two renamings can leave a mixture; its checksum does not fit, so it is refused.
     """
     other = path.with_suffix(".bin")
-    mark = secrets.token_hex(4)
-    parts = {file: file.parent / f".{file.name}.{mark}.part" for file in (other, path)}
-    before = other.parent / f".{other.name}.{mark}.before"
+    unique = secrets.token_hex(4)
+    parts = {file: file.parent / f".{file.name}.{unique}.part" for file in (other, path)}
+    before = other.parent / f".{other.name}.{unique}.before"
     try:
         for file, data in ((other, beside), (path, content)):
             with parts[file].open("xb") as out:

@@ -30,7 +30,7 @@ _TOGETHER = (
 
 
 class Lanczos(torch.nn.Module):
-    """(n, h, w, 3) uint8, h and w free → (n, height, width, 3) float32, whole numbers 0 to 255, as ``transform.prepare``."""
+    """(n, h, w, 3) uint8, h and w free → (n, height, width, 3) float32, whole numbers 0 to 255, as ``pixels.prepare``."""
 
     def __init__(self, resize: tuple[int, int], box: tuple[int, int, int, int]) -> None:
         """resize: (h, w). box: the crop in it, (top, left, height, width)."""

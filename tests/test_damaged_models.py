@@ -1,8 +1,7 @@
-"""500 damaged files of each kind of model: each is refused with one sentence, and nothing in any file is executed.
+"""500 damaged model files: each is refused with one sentence, and nothing in any file is executed.
 
-What the seal in a model file promises is its content: settings, names and every tensor. Another blank between two words
-of the header changes none of it, and would be read as the very same model; none of these 500 is such a case. The seal of an
-exported file promises every byte of it.
+The checksum in a model file covers its content: settings, names and every tensor. Another blank between two words of the header
+changes none of it, and would be read as the very same model; none of these 500 is such a case.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import torch
 from damage import KINDS, damaged
 
 from sapatchcore import ModelFileError, SAPatchCore
-from sapatchcore.export.export import export_model
 from sapatchcore.export.runtime import open_exported
 from sapatchcore.model_file import Stored, read_model
 
@@ -53,7 +51,7 @@ def refused(read: Callable[[Path], object], path: Path) -> bool:
     return False
 
 
-def facts(stored: Stored) -> dict[str, Any]:
+def content_of(stored: Stored) -> dict[str, Any]:
     """All that a model file says, comparable: tensors as their bytes with shape and type."""
     named = {"bank": stored.bank, "images": stored.images, "cells": stored.cells, **stored.more}
     named |= {f"weights.{name}": value for name, value in (stored.weights or {}).items()}
@@ -71,13 +69,13 @@ def test_every_damaged_model_file_is_refused(model: Path, tmp_path: Path) -> Non
 
 
 def test_another_way_to_write_the_same_is_the_same_model(model: Path, tmp_path: Path) -> None:
-    """What the seal does not cover changes no number and no word."""
+    """What the checksum does not cover changes no number and no word."""
     content = model.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     padded = content[8:end] + b"  \n     "
     path = tmp_path / "padded.safetensors"
     path.write_bytes(len(padded).to_bytes(8, "little") + padded + content[end:])
-    assert facts(read_model(path)) == facts(read_model(model))
+    assert content_of(read_model(path)) == content_of(read_model(model))
 
 
 def test_every_kind_of_damage_is_among_them(model: Path) -> None:
@@ -95,50 +93,6 @@ def test_damaged_model_files_with_their_network(fitted: SAPatchCore, tmp_path: P
     for what, content in damaged((tmp_path / "whole.safetensors").read_bytes(), 4 * len(KINDS), seed=3):
         path.write_bytes(content)
         assert refused(read_model, path), what
-
-
-# --- exported files ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def exported(good: np.ndarray, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with m.onnx, m.xml and m.bin, from a network of a tenth of the usual size."""
-    folder = tmp_path_factory.mktemp("exported")
-    detector = SAPatchCore(**{**small, "backbone": "test_resnet"}, coreset_ratio=0.02).fit(good[:4])
-    for name in ("m.onnx", "m.xml"):
-        export_model(detector, folder / name)
-    assert max(file.stat().st_size for file in folder.iterdir()) < 1_000_000
-    return folder
-
-
-@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
-def test_every_damaged_exported_file_is_refused(name: str, exported: Path, tmp_path: Path) -> None:
-    """Of OpenVINO's two files one is damaged, in turns. The runtime never sees such bytes: it might not survive them."""
-    files = [file for file in sorted(exported.iterdir()) if (file.suffix == ".onnx") == (name == "m.onnx")]
-    for file in files:
-        shutil.copy(file, tmp_path)
-    made = [damaged(file.read_bytes(), -(-COUNT // len(files)), seed=4) for file in files]
-    known, path = {file.name: file.read_bytes() for file in files}, tmp_path / name
-    assert not refused(open_exported, path)
-    for number in range(COUNT):
-        file = files[number % len(files)]
-        what, content = next(made[number % len(files)])
-        (tmp_path / file.name).write_bytes(content)
-        assert refused(open_exported, path), f"{file.name}: {what}"
-        (tmp_path / file.name).write_bytes(known[file.name])
-    assert not refused(open_exported, path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(known), "something was written"
-
-
-@pytest.mark.parametrize("missing", ["m.xml", "m.bin"])
-def test_one_of_two_files_is_refused(missing: str, exported: Path, tmp_path: Path) -> None:
-    for name in {"m.xml", "m.bin"} - {missing}:
-        shutil.copy(exported / name, tmp_path)
-    with pytest.raises(ModelFileError, match=rf"{missing} does not exist"):
-        open_exported(tmp_path / "m.xml")
-
-
-# --- files that were made to do harm ------------------------------------------------------------------------------------
 
 
 class Payload:

@@ -1,0 +1,62 @@
+"""One tiny detector, exported once for all tests and all their processes: PyTorch's exporter takes many seconds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exporting import program_of, use
+
+from sapatchcore import SAPatchCore
+from sapatchcore.export.export import export_model
+
+
+@pytest.fixture(scope="session")
+def tiny(small: dict[str, Any], good: np.ndarray) -> SAPatchCore:
+    """A detector that learned ``good`` with a network of a tenth of the usual size; not to be changed."""
+    return SAPatchCore(**{**small, "backbone": "test_resnet"}, coreset_ratio=0.1).fit(good)
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``tiny`` as model.safetensors, model.onnx, and model.xml with model.bin; not to be changed."""
+    return _made_once(tiny, tmp_path_factory) / "models"
+
+
+@pytest.fixture(scope="session")
+def program(tiny: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What PyTorch's exporter makes of ``tiny``."""
+    return pytest.importorskip("onnx").load(_made_once(tiny, tmp_path_factory) / "program.onnx")
+
+
+@pytest.fixture
+def exporter_done(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``export_model`` takes ``program`` instead of running the exporter."""
+    use(program, monkeypatch)
+
+
+def _made_once(detector: SAPatchCore, factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one run of the tests share; the first that asks fills it."""
+    for needed in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, unfinished = shared / "exported", shared / "exported.part"
+    with (shared / "exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            models = unfinished / "models"
+            models.mkdir(parents=True)
+            program = program_of(detector)
+            (unfinished / "program.onnx").write_bytes(program.SerializeToString())
+            detector.save(models / "model.safetensors")
+            with pytest.MonkeyPatch.context() as patch:
+                use(program, patch)
+                for name in ("model.onnx", "model.xml"):
+                    export_model(detector, models / name, source_sha256="ab" * 32)
+            unfinished.rename(folder)
+    return folder
