@@ -53,26 +53,26 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
 
 
 class Held:
-    """In an engine's place: waits for ``go`` before each batch, and notes the batches' sizes."""
+    """In a detector's place: waits for ``go`` before each batch, and notes the batches' sizes."""
 
-    def __init__(self, engine: Any, go: Any) -> None:
-        self._engine, self._go = engine, go
+    def __init__(self, detector: Any, go: Any) -> None:
+        self._detector, self._go = detector, go
         self.batches: list[int] = []
         self.reached = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        return getattr(self._detector, name)
 
     def score(self, batch: Any) -> Any:
         self.reached += 1
         assert self._go.wait(60)
         self.batches.append(len(batch.names))
-        return self._engine.score(batch)
+        return self._detector.score(batch)
 
 
 def hold(client: TestClient, name: str, go: Any) -> Held:
     """Let the model ``name`` wait for ``go``, a threading.Event."""
     served = service_of(client).model(name)
-    held = Held(served.engine, go)
-    object.__setattr__(served, "engine", held)
+    held = Held(served.detector, go)
+    object.__setattr__(served, "detector", held)
     return held

@@ -56,6 +56,8 @@ class SAPatchCore(Calibrated):
         ((2,), (64, 64))
     """
 
+    can_learn = True
+
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
         if self.settings.search == "faiss":

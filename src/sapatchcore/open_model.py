@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.export.metadata import is_exported
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sapatchcore.data.sources import Images, Progress
     from sapatchcore.detector import SAPatchCore
     from sapatchcore.export.runtime import Exported
+    from sapatchcore.result import Result
+    from sapatchcore.score.calibration import Calibration
+    from sapatchcore.score.drift import Drift
+    from sapatchcore.settings import Settings
+
+
+class Detector(Protocol):
+    """What scores images: a detector, or an exported model. can_learn: whether it can ``update`` and ``forget``."""
+
+    settings: Settings
+
+    @property
+    def can_learn(self) -> bool: ...
+
+    @property
+    def is_calibrated(self) -> bool: ...
+
+    @property
+    def calibration(self) -> Calibration: ...
+
+    def threshold(self, false_reject: float = ...) -> float: ...
+
+    def pixel_threshold(self, false_reject: float = ...) -> float: ...
+
+    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = ...) -> Drift: ...
+
+    def predict(self, images: Images, progress: Progress | None = None) -> Result: ...
 
 
 def load_model(model: Path, **options: str | int | None) -> SAPatchCore:

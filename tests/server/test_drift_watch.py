@@ -17,15 +17,15 @@ from sapatchcore.records.record import Record
 from sapatchcore.records.records import Records
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import possible_rate
-from sapatchcore.server import drift_watch
-from sapatchcore.server.drift_watch import DriftWatch
+from sapatchcore.server import monitoring
+from sapatchcore.server.monitoring import DriftWatch
 
 CALIBRATION = 99
 
 
 def model(digest: str = "a", calibration: int = CALIBRATION) -> Any:
-    engine = SimpleNamespace(settings=SimpleNamespace(seed=3))
-    return SimpleNamespace(name="part", hash=digest, calibration_images=calibration, engine=engine)
+    detector = SimpleNamespace(settings=SimpleNamespace(seed=3))
+    return SimpleNamespace(name="part", hash=digest, calibration_images=calibration, detector=detector)
 
 
 def records_of(p_values: Any, first: int = 1, digest: str = "a") -> list[Record]:
@@ -99,7 +99,7 @@ def test_it_names_the_records_of_alarm_and_beginning(records: Records) -> None:
 
 
 def test_an_alarm_goes_after_its_cause(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift_watch, "WINDOW", 200)
+    monkeypatch.setattr(monitoring, "WINDOW", 200)
     late = np.random.default_rng(1).integers(2, 25, 120) / (CALIBRATION + 1)
     with watching(records, model()) as watch:
         watch.add(records_of(late))

@@ -132,7 +132,7 @@ def test_colour_maps_are_clear_where_the_map_is_low(client: TestClient, fitted: 
 
 
 def test_a_map_of_a_large_image_is_smaller(client: TestClient, monkeypatch: pytest.MonkeyPatch, bad: Any) -> None:
-    monkeypatch.setattr("sapatchcore.server.findings.MOST_MAP_PIXELS", 1024)
+    monkeypatch.setattr("sapatchcore.server.inspection.MOST_MAP_PIXELS", 1024)
     found = inspect(client, encoded(np.repeat(bad, 2, axis=1)), map="grey")["results"][0]
     picture = Image.open(io.BytesIO(base64.b64decode(found["maps"]["whole"])))
     assert (found["width"], found["height"]) == (128, 64)

@@ -17,8 +17,8 @@ from serving import encoded, hold, service_of, serving, until
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import DataError, RecordsError
 from sapatchcore.records.record import Filter
-from sapatchcore.server.admission import Budget, Queue
-from sapatchcore.server.refusals import Refused
+from sapatchcore.server.middleware import Refused, RequestQueue
+from sapatchcore.server.uploads import MemoryBudget
 
 INSPECT = "/v1/models/part/inspect"
 PNG = {"Content-Type": "image/png"}
@@ -52,7 +52,7 @@ def test_what_waits_goes_together(
         until(lambda: held.reached)  # a batch of one is being computed
         others = [threads.submit(post, client, encoded(image)) for image in arrays[1:]]
         until(lambda: held.reached == 2)  # and beside it a whole batch: the model's batch_size is 4
-        until(lambda: sum(len(jobs) for jobs in service_of(client).scorer._waiting.values()) == 4)
+        until(lambda: sum(len(jobs) for jobs in service_of(client).inference._waiting.values()) == 4)
         go.set()
         answers = [waiting.result().json()["results"][0] for waiting in [first, *others]]
         assert sorted(held.batches) == [1, 4, 4]
@@ -129,7 +129,7 @@ def test_one_image_does_not_spoil_the_batch(
         until(lambda: held.reached)
         monkeypatch.setattr(SAPatchCore, "score", picky)
         others = [threads.submit(post, client, encoded(image)) for image in (good[1], bright, good[2])]
-        until(lambda: sum(len(jobs) for jobs in service_of(client).scorer._waiting.values()) == 3)
+        until(lambda: sum(len(jobs) for jobs in service_of(client).inference._waiting.values()) == 3)
         go.set()
         assert [one.result().status_code for one in [first, *others]] == [200, 200, 422, 200]
         assert "not finite" in others[1].result().json()["error"]
@@ -256,8 +256,8 @@ def test_a_client_gone_before_its_answer_is_recorded_once(folder: Path, tmp_path
 
 def test_retry_after_follows_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("sapatchcore.server.admission.time.monotonic", lambda: now[0])
-    queue = Queue(100, 10**9)
+    monkeypatch.setattr("sapatchcore.server.middleware.time.monotonic", lambda: now[0])
+    queue = RequestQueue(100, 10**9)
     for _ in range(10):  # two images a second
         with queue.ticket(1):
             now[0] += 0.5
@@ -273,7 +273,7 @@ def test_retry_after_follows_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_budget_grants_in_order() -> None:
     async def run() -> list[str]:
-        budget, order = Budget(10), []
+        budget, order = MemoryBudget(10), []
         release = {name: asyncio.Event() for name in "abcd"}
 
         async def take(name: str, amount: int) -> None:
@@ -303,7 +303,7 @@ def test_a_budget_grants_in_order() -> None:
 
 def test_a_budget_survives_those_who_give_up() -> None:
     async def run() -> None:
-        budget = Budget(10)
+        budget = MemoryBudget(10)
         rng = np.random.default_rng(0)
 
         async def take(amount: int, patience: float) -> None:

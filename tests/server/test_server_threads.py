@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,7 @@ from serving import encoded, hold, service_of, serving, until
 from sapatchcore import SAPatchCore
 from sapatchcore.pipeline import Scored
 from sapatchcore.server import served
-from sapatchcore.server.served import Share
-from sapatchcore.server.worker import apart
+from sapatchcore.server.served import Processors, in_own_thread
 
 INSPECT = "/v1/models/part/inspect"
 PNG = {"Content-Type": "image/png"}
@@ -32,7 +33,7 @@ def client(fitted: SAPatchCore, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def test_two_whole_batches_go_side_by_side(client: TestClient, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: dict[str, list[Share]] = {}
+    used: dict[str, list[Processors]] = {}
     monkeypatch.setattr(
         served, "_compute_with", lambda share: used.setdefault(threading.current_thread().name, []).append(share)
     )
@@ -46,40 +47,40 @@ def test_two_whole_batches_go_side_by_side(client: TestClient, images: Any, monk
         asked = ask(images(1, seed=1))
         until(lambda: held.reached == 1)
         asked += ask(images(3, seed=2))  # less than a batch: it waits
-        until(lambda: sum(len(jobs) for jobs in service_of(client).scorer._waiting.values()) == 3)
+        until(lambda: sum(len(jobs) for jobs in service_of(client).inference._waiting.values()) == 3)
         assert held.reached == 1
         asked += ask(images(1, seed=3))  # and now it does not
         until(lambda: held.reached == 2)
         asked += ask(images(1, seed=4))
-        until(lambda: len(service_of(client).scorer._waiting) == 1)
+        until(lambda: len(service_of(client).inference._waiting) == 1)
         go.set()
         assert [one.result().status_code for one in asked] == [200] * 6
     assert sorted(held.batches) == [1, 1, 4]
-    assert used["inference, second"] == [Share.ONE]
-    assert used["inference"][0] == Share.ALL
+    assert used["inference, second"] == [Processors.ONE]
+    assert used["inference"][0] == Processors.ALL
 
 
 def test_stopped_both_finish_what_they_took(client: TestClient, images: Any) -> None:
     service, model = service_of(client), service_of(client).model("part")
     pictures = images(23, seed=5)
     jobs = [served_job(model, one) for one in pictures]
-    service.scorer.submit(jobs)
-    service.scorer.stop()
+    service.inference.submit(jobs)
+    service.inference.stop()
     assert all(job.done.done() and job.done.exception() is None for job in jobs)
-    service.scorer = type(service.scorer)()  # the server's own end stops one, too
-    service.scorer.start()
+    service.inference = type(service.inference)()  # the server's own end stops one, too
+    service.inference.start()
 
 
 def served_job(model: Any, picture: Any) -> Any:
-    from sapatchcore.server.batching import Job
+    from sapatchcore.server.batching import WaitingImage
 
-    return Job(model, "made", picture.shape[:2], model.prepare(picture))
+    return WaitingImage(model, "made", picture.shape[:2], model.prepare(picture))
 
 
 def test_an_exported_model_shares_nothing(client: TestClient) -> None:
     model = service_of(client).model("part")
-    assert model.shares
-    assert not served.Served("e", model.path, "onnx", "", 0, model.loaded_at, engine=None).shares
+    assert model.on_cpu
+    assert not replace(model, detector=SimpleNamespace(can_learn=False)).on_cpu  # type: ignore[arg-type]
 
 
 def test_a_share_is_the_calling_threads_own() -> None:
@@ -87,13 +88,13 @@ def test_a_share_is_the_calling_threads_own() -> None:
     found = []
 
     def work() -> None:
-        for share in Share:
+        for share in Processors:
             served._compute_with(share)
             found.append(torch.get_num_threads())
 
     served._processors()
     try:
-        apart("test", work).result()
+        in_own_thread("test", work).result()
         assert found == [everything, max(1, everything - 1), 1]
         assert torch.get_num_threads() == everything
     finally:
@@ -121,7 +122,7 @@ def test_no_lasting_thread_but_inference_computes_with_more_than_one_processor(
     preview = client.post("/v1/models/part/update/preview", json={"records": [number["record"]]})
     assert client.post("/v1/models/part/update", json={"preview": preview.json()["preview"]}).status_code == 200
     assert len({thread.name for thread in computed}) == 4  # inference, load, explain, update
-    lasting = {thread for thread in computed if thread is service.scorer._thread}
+    lasting = {thread for thread in computed if thread is service.inference._thread}
     for thread in set(computed) - lasting:
         thread.join(30)
         assert not thread.is_alive(), thread.name

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from serving import encoded, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.server import update_jobs
+from sapatchcore.server import updates
 
 PREVIEW, UPDATE = "/v1/models/part/update/preview", "/v1/models/part/update"
 
@@ -177,12 +177,11 @@ def test_previews_are_few_and_go_with_the_server(
         assert not any(file.exists() for file in left)
         numbers = inspected(client, shifted[:1])
         made = [
-            client.post(PREVIEW, json={"records": numbers}).json()["preview"]
-            for _ in range(update_jobs.MOST_PREVIEWS + 1)
+            client.post(PREVIEW, json={"records": numbers}).json()["preview"] for _ in range(updates.MOST_PREVIEWS + 1)
         ]
-        assert len(files(client)) == 1 + update_jobs.MOST_PREVIEWS
+        assert len(files(client)) == 1 + updates.MOST_PREVIEWS
         assert client.post(UPDATE, json={"preview": made[0]}).status_code == 404
-        monkeypatch.setattr(update_jobs, "LIFETIME", 0.0)
+        monkeypatch.setattr(updates, "LIFETIME", 0.0)
         assert client.post(UPDATE, json={"preview": made[-1]}).status_code == 404
         assert len(client.get("/v1/models").json()["models"]) == 1  # previews are no models
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"part.safetensors"}

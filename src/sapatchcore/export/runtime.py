@@ -36,6 +36,8 @@ class Exported(Calibrated):
             docs/export.md. runtime: what computes, for example "onnxruntime 1.32.0".
     """
 
+    can_learn = False
+
     def __init__(
         self, path: Path, session: Session, *, batch_size: int | None = None, workers: int | None = None
     ) -> None:
