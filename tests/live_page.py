@@ -29,7 +29,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no Chromium at {CHROMIUM}")
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 MODEL = "parts"
-SLOW = 30_000  # ms that a step may take on a loaded machine
+SLOW = 120_000  # ms that a step may take on a loaded machine
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def running(options: ServerOptions) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(create_app(options), host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not server.started and thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.05)
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
@@ -61,7 +61,7 @@ def running(options: ServerOptions) -> Iterator[str]:
             time.sleep(0.1)
     yield address
     server.should_exit = True
-    thread.join(30)
+    thread.join(120)
 
 
 @dataclass

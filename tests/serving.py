@@ -19,6 +19,8 @@ from sapatchcore.server.options import ServerOptions
 from sapatchcore.server.service import Service
 
 HOME = "http://127.0.0.1:8000"
+INSPECT = "/v1/models/part/inspect"
+PNG = {"Content-Type": "image/png"}
 
 
 def encoded(image: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
@@ -26,6 +28,26 @@ def encoded(image: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, kind)
     return file.getvalue()
+
+
+def post(client: TestClient, content: bytes, **query: Any) -> Any:
+    """The answer to one image as the body."""
+    return client.post(INSPECT, content=content, headers=PNG, params=query)
+
+
+def inspect(client: TestClient, *files: bytes, name: str = "part", **query: Any) -> Any:
+    """What the server says of images in one form."""
+    parts = [("images", (f"{at}.png", content, "image/png")) for at, content in enumerate(files)]
+    answer = client.post(f"/v1/models/{name}/inspect", files=parts, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refused(answer: Any, status: int, words: str = "") -> None:
+    """It must be refused with this status, and a sentence that holds these words."""
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"}
+    assert words in answer.json()["error"]
 
 
 @contextmanager
@@ -44,7 +66,7 @@ def service_of(client: TestClient) -> Service:
     return found
 
 
-def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+def until(true: Callable[[], Any], seconds: float = 120.0) -> None:
     """Wait until ``true()``; fail after ``seconds``."""
     end = time.monotonic() + seconds
     while not true():
@@ -65,7 +87,7 @@ class Held:
 
     def score(self, batch: Any) -> Any:
         self.reached += 1
-        assert self._go.wait(60)
+        assert self._go.wait(120)
         self.batches.append(len(batch.names))
         return self._detector.score(batch)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live_page import MODEL, Watched, add_records, chromium, needs_chromium, running, watched, write_images
+from live_page import MODEL, Watched, add_records, needs_chromium, running, watched, write_images
 from PIL import Image
 
 from sapatchcore import SAPatchCore
@@ -24,12 +24,6 @@ from sapatchcore.server.options import ServerOptions
 pytestmark = needs_chromium
 CALIBRATION = 10  # images that ``fitted`` has learned from
 EARLIER = 620  # records before the tests begin; in the last 120 the parts have drifted
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +62,7 @@ def seen(browser: Any, address: str) -> Iterator[Watched]:
 
 
 def asked(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{address}/v1/{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{address}/v1/{path}", timeout=120) as answer:
         return json.load(answer)
 
 

@@ -170,31 +170,27 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
         super().__init__(config)
-        self._service, self._connections = service, connections
+        self.service, self._connections = service, connections
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal: stop when all accepted requests are answered. A second one: at once."""
-        if self._service.stopping:
+        if self.service.stopping:
             self.should_exit = self.force_exit = True
             return
-        log.info("Stopping: %d images are being finished.", self._service.queue.images)
-        self._service.stopping = True
+        log.info("Stopping: %d images are being finished.", self.service.queue.images)
+        self.service.stopping = True
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if self._service.stopping and not self._service.queue.images:
+        if self.service.stopping and not self.service.queue.images:
             self.should_exit = True
         if counter % 10 == 0:
             self._connections.cut()
         return await super().on_tick(counter)
 
 
-def serve(options: ServerOptions) -> None:
-    """Run the server until SIGTERM or SIGINT; returns when everything accepted is answered and committed.
-
-    Raises SAPatchCoreError where it cannot start.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\..*")  # of damaged images, which are refused in words
+def server_of(options: ServerOptions) -> Server:
+    """uvicorn with the application, ready to run. Raises SAPatchCoreError as ``create_app``."""
     app = create_app(options)
     connections = Connections(app)
     config = uvicorn.Config(
@@ -211,7 +207,16 @@ def serve(options: ServerOptions) -> None:
         timeout_keep_alive=10,
         timeout_graceful_shutdown=int(options.timeout) + 5,
     )
-    server = Server(config, app.state.service, connections)
+    return Server(config, app.state.service, connections)
+
+
+def serve(options: ServerOptions) -> None:
+    """Run the server until SIGTERM or SIGINT; returns when everything accepted is answered and committed.
+
+    Raises SAPatchCoreError where it cannot start.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\..*")  # of damaged images, which are refused in words
+    server = server_of(options)
     try:
         server.run()
     except SystemExit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,8 @@ PREVIEW, UPDATE = "/v1/models/part/update/preview", "/v1/models/part/update"
 
 
 @pytest.fixture
-def client(fitted: SAPatchCore, tmp_path: Path) -> Iterator[TestClient]:
-    (tmp_path / "models").mkdir()
-    fitted.save(tmp_path / "models/part.safetensors")
-    with serving(tmp_path / "models", keep_images="all") as client:
-        yield client
+def client(fresh: TestClient) -> TestClient:
+    return fresh
 
 
 @pytest.fixture
@@ -147,13 +143,13 @@ def test_one_job_at_a_time(client: TestClient, shifted: Any, monkeypatch: pytest
 
     def slow(self: SAPatchCore, *args: Any) -> Any:
         begun.set()
-        assert go.wait(60)
+        assert go.wait(120)
         return real(self, *args)
 
     monkeypatch.setattr(SAPatchCore, "update", slow)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(client.post, PREVIEW, json={"records": numbers})
-        assert begun.wait(60)
+        assert begun.wait(120)
         answer = client.post(PREVIEW, json={"records": numbers})
         assert answer.status_code == 409
         assert "Another update" in answer.json()["error"]
