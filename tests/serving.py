@@ -66,12 +66,12 @@ def service_of(client: TestClient) -> Service:
     return found
 
 
-def until(true: Callable[[], Any], seconds: float = 120.0) -> None:
-    """Wait until ``true()``; fail after ``seconds``."""
+def until(true: Callable[[], Any], seconds: float = 120.0, every: float = 0.01) -> None:
+    """Wait until ``true()``, asked ``every`` so many seconds; fail after ``seconds``."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "It did not come about in time."
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 class Held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ import httpx
 import pytest
 import yaml
 from command import run
-from serving import PNG, encoded, until
+from serving import INSPECT, PNG, encoded, until
 
 from sapatchcore import server as wing
 from sapatchcore.records.record import Filter
@@ -36,18 +37,16 @@ class Listening:
     """A server that listens on ``port``, and its records."""
 
     def __init__(self, port: int, records: Path, token: str = "") -> None:
-        self.port, self.records, self.url = port, records, f"http://127.0.0.1:{port}"
-        self.headers = {**PNG, **({"Authorization": f"Bearer {token}"} if token else {})}
+        self.port, self.records = port, records
+        headers = {**PNG, **({"Authorization": f"Bearer {token}"} if token else {})}
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=SECONDS)
 
     def inspect(self, content: bytes) -> int:
         """The answer's status; 0 where the connection broke."""
         try:
-            answer = httpx.post(
-                f"{self.url}/v1/models/part/inspect", content=content, headers=self.headers, timeout=SECONDS
-            )
+            return self.http.post(INSPECT, content=content).status_code
         except httpx.HTTPError:
             return 0
-        return answer.status_code
 
     def kept(self) -> int:
         with Records(self.records, make=False) as records:
@@ -58,7 +57,7 @@ class Listening:
 
     def waiting(self) -> float:
         """Images that are accepted and not answered yet."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=SECONDS).text.splitlines()
+        lines = self.http.get("/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith("sapatchcore_queue_images ")).split()[1])
 
 
@@ -72,7 +71,9 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         thread = threading.Thread(target=found.run)
         thread.start()
         until(lambda: found.started and found.service.folder.looked)
-        yield Listening(found.servers[0].sockets[0].getsockname()[1], records)
+        listening = Listening(found.servers[0].sockets[0].getsockname()[1], records)
+        yield listening
+        listening.http.close()
         found.should_exit = True
         thread.join(SECONDS)
         assert not thread.is_alive()
@@ -203,20 +204,22 @@ def running(folder: Path, records: Path, *options: str, token: str = "") -> Iter
     found, log = Listening(port, records, token), records.with_suffix(".log")
     command = [*CLI, "serve", str(folder), "--records", str(records), "--port", str(port), *options]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}  # small tensors gain nothing from threads
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=one)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{found.url}/readyz").status_code == 200
+            return found.http.get("/readyz").status_code == 200
         return False
 
     try:
-        until(ready, SECONDS)
+        until(ready, SECONDS, every=0.1)
         yield found, process
     finally:
         process.kill()
         process.wait()
+        found.http.close()
 
 
 def finishes(found: Listening, process: Any, number: signal.Signals, contents: list[bytes]) -> None:
@@ -244,7 +247,7 @@ def test_a_token_from_the_command_line_opens_the_door_until_a_signal(
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     assert [entry["name"] for entry in yaml.safe_load(file.read_text())] == ["line1"]
     with running(folder, tmp_path / "r.sqlite", "--tokens", str(file), token=token) as (found, process):
-        assert httpx.post(f"{found.url}/v1/models/part/inspect", content=contents[0], headers=PNG).status_code == 401
+        assert found.http.post(INSPECT, content=contents[0], headers={"Authorization": "Bearer x"}).status_code == 401
         assert found.inspect(contents[0]) == 200
         finishes(found, process, signal.SIGTERM, contents)
 
