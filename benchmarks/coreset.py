@@ -18,8 +18,7 @@ from sapatchcore import Settings
 from sapatchcore.data.sources import read_batches
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
-from sapatchcore.memory.coreset import greedy_coreset
-from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.coreset import Projection, greedy_coreset
 
 QUESTION = "Time and covering radius of the greedy coreset against the plain in-place loop"
 

@@ -25,7 +25,7 @@ from measure import (
 
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import list_images, read_image
-from sapatchcore.data.transform import prepare
+from sapatchcore.data.pixels import prepare
 
 QUESTION = "fit of 320 images at 1 %, files to memory bank, against the bare network over the same images"
 WORKERS = (0, 1, 2, 4)

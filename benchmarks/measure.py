@@ -25,10 +25,10 @@ import torch
 
 import sapatchcore
 from sapatchcore.data.images import read_image
-from sapatchcore.data.transform import prepare
+from sapatchcore.data.pixels import prepare
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
-from sapatchcore.embed.normalise import normalise
+from sapatchcore.embed.backbone import normalise
 from sapatchcore.verify.files import write_text
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,12 +23,11 @@ from sapatchcore.data.sources import Batch, read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import PRETRAINED, RANDOM, Backbone
-from sapatchcore.embed.builtin import BUILTIN
-from sapatchcore.embed.device import choose_device
+from sapatchcore.embed.network import choose_device
 from sapatchcore.embed.patches import to_patches
+from sapatchcore.embed.weights import BUILTIN
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import greedy_coreset
-from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.coreset import Projection, greedy_coreset
 from sapatchcore.settings import Settings, settings_from
 from sapatchcore.synth.write import find_scene, write_dataset
 from sapatchcore.verify.metrics import auroc, per_defect_auroc

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from scale_processes import Watch
 
 from sapatchcore import SAPatchCore
+from sapatchcore.memory.coreset import projection_of
 from sapatchcore.scale.fit import fit
 from sapatchcore.scale.predict import PART, predict
 from sapatchcore.synth import screws
@@ -111,13 +112,13 @@ def linked(files: Sequence[Path], folder: Path) -> Path:
 
 def shapes(settings: dict[str, Any]) -> dict[str, int]:
     """Of one image: its patches, bytes on disk while fit runs, bytes of projections, and numbers of a patch."""
-    pipeline = SAPatchCore(**settings)._pipeline
-    ((_, patches),) = pipeline.patches(list(made_images(1, SIDE)))
+    embedder = SAPatchCore(**settings).embedder
+    ((_, patches),) = embedder.patches(list(made_images(1, SIDE)))
     local, context = patches.local[0], patches.context[0]
     return {
         "patches": len(local),
         "spill_bytes": 4 * (local.numel() + context.numel()),
-        "projected_bytes": pipeline.projection(patches).nbytes,
+        "projected_bytes": projection_of(embedder.settings, embedder.network)(patches).nbytes,
         "width": local.shape[1] + context.shape[1],
     }
 

@@ -19,17 +19,18 @@ from measure import BACKBONE, Record, interleaved, parser, ratio, shown, spread,
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
-from sapatchcore.memory.search.exact import NearestIndex
-from sapatchcore.memory.search.quantised import CompactIndex
+from sapatchcore.memory.search.exact import ExactIndex
+from sapatchcore.memory.search.quantised import QuantisedIndex
+from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.verify.metrics import auroc
 
 QUESTION = (
     "search: build, size, ms an image and recall of each search, for banks of 2,508 to 1,000,000 patches; image AUROC"
 )
 SEARCHES: dict[str, Callable[[torch.Tensor], Any]] = {
-    "exact": NearestIndex,
-    "float16": lambda rows: CompactIndex(rows, "float16"),
-    "int8": lambda rows: CompactIndex(rows, "int8"),
+    "exact": ExactIndex,
+    "float16": lambda rows: QuantisedIndex(rows, "float16"),
+    "int8": lambda rows: QuantisedIndex(rows, "int8"),
     "faiss": ApproximateIndex,
 }
 SIZES = (2508, 25_000, 100_000, 1_000_000)
@@ -82,7 +83,7 @@ def patches(given: argparse.Namespace, folder: Path) -> tuple[torch.Tensor, list
         real = min(most, len(images) * len(queries[0]))
     facts = {"kind": kind, "rows": most, "real_rows": real, "width": d, "copies": most - real, "copies_away": 0.0}
     if real < most:  # the rest: copies of real ones, half as far from them as a new image's patches are
-        near = NearestIndex(pool[:real])
+        near = ExactIndex(pool[:real])
         away = 0.5 * float(torch.cat([(q - pool[near.nearest(q)]).norm(dim=1) for q in queries]).median())
         random = torch.Generator().manual_seed(1)
         for start in range(real, most, ROWS):
@@ -186,7 +187,7 @@ def distances(rows: torch.Tensor, queries: list[torch.Tensor], found: list[torch
 
 def held(index: Any) -> int:
     """Bytes that a search keeps beside the bank, in memory or in a mapped file."""
-    if not isinstance(index, NearestIndex):
+    if not isinstance(index, ExactIndex):
         return int(index.nbytes)
     return sum(rows.nbytes for rows in getattr(index, "_rows", []))  # none where it compares with the bank itself
 
@@ -197,13 +198,13 @@ def accuracy(given: argparse.Namespace) -> dict[str, Any]:
     detector = SAPatchCore(backbone="builtin", device="cpu", coreset_ratio=given.coreset_ratio).fit(
         [sample.path for sample in dataset.train[:: 20 if given.quick else 1]]
     )
-    bank, pipeline = detector._fitted(), detector._pipeline
+    bank, embedder = detector.bank, detector.embedder
     tested = dataset.test[:: 20 if given.quick else 1]
     banks = {name: replace(bank, search=name) for name in SEARCHES}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in banks}
-    for _, some in pipeline.patches([sample.path for sample in tested]):
+    for _, some in embedder.patches([sample.path for sample in tested]):
         for name, one in banks.items():
-            scores[name].append(pipeline.score(some, one)[0])
+            scores[name].append(score_patches(some, one, embedder.settings)[0])
     labels = [not sample.is_good for sample in tested]
     whole = {name: np.concatenate(parts) for name, parts in scores.items()}
     exact = auroc(labels, whole["exact"])

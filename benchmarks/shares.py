@@ -20,15 +20,15 @@ from measure import Record, parser, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
-from sapatchcore.learning.images import kept_of
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import choose
+from sapatchcore.memory.coreset import choose, projection_of
 from sapatchcore.memory.distributed import Candidates, Centres, Choice, Frontier
-from sapatchcore.memory.search.exact import NearestIndex
+from sapatchcore.memory.search.exact import ExactIndex
 from sapatchcore.memory.spill import Spill
-from sapatchcore.memory.training import TrainingImage
-from sapatchcore.pipeline import Pipeline
+from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.scale.fit import CANDIDATES, FEWEST_CANDIDATES
+from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.synth.write import find_scene, write_dataset
 from sapatchcore.verify.metrics import auroc
 
@@ -147,18 +147,18 @@ def compared(
     dataset: Dataset, settings: dict[str, Any], counts: list[int], repeats: int, *, quick: bool = False
 ) -> dict[str, Any]:
     """One machine's choice and those over each number of shares in ``counts``, all in turn, ``repeats`` times for the seconds."""
-    pipeline = SAPatchCore(**settings)._pipeline
-    seed, projection = pipeline.settings.seed, pipeline.projection
+    embedder = SAPatchCore(**settings).embedder
+    seed, projection = embedder.settings.seed, projection_of(embedder.settings, embedder.network)
     step = max(1, len(dataset.train) // 8) if quick and len(dataset.train) > 8 else 1
     projected, training, grid = [], [], (0, 0)
     with Spill() as spill:
-        for batch, patches in pipeline.patches([one.path for one in dataset.train[::step]]):
+        for batch, patches in embedder.patches([one.path for one in dataset.train[::step]]):
             projected.append(projection(patches))
             spill.append(patches)
-            training += kept_of(batch)
+            training += training_images(batch)
             grid = patches.grid
         x = torch.cat(projected).reshape(len(training), spill.patches_per_image, -1)
-        count = max(1, int(pipeline.settings.coreset_ratio * x.shape[0] * x.shape[1] + 1e-9))
+        count = max(1, int(embedder.settings.coreset_ratio * x.shape[0] * x.shape[1] + 1e-9))
         alone, spent = [], []
         for _ in range(repeats):
             begin = time.perf_counter()
@@ -175,7 +175,7 @@ def compared(
         banks = [bank_of(rows, spill, training, grid) for rows in sets]
     radii = [radius(x.flatten(0, 1), rows) for rows in sets]
     step = max(1, len(dataset.test) // 16) if quick else 1
-    aurocs = image_aurocs(pipeline, banks, dataset, step)
+    aurocs = image_aurocs(embedder, banks, dataset, step)
     width = 4 * x.shape[2] + 8 + 4  # bytes of a candidate: its projection, its row, its distance
     runs = []
     for number, ((shares, way), one) in enumerate(chosen.items(), 1):
@@ -208,7 +208,7 @@ def compared(
 def radius(x: torch.Tensor, rows: torch.Tensor) -> float:
     """The largest distance of a row of ``x`` (n, d) from the nearest of ``rows``, exact to float64's rounding."""
     centres = x[rows]
-    index = NearestIndex(centres)
+    index = ExactIndex(centres)
     return max(
         float((part.double() - centres[index.nearest(part)].double()).norm(dim=1).max()) for part in x.split(ROWS)
     )
@@ -220,7 +220,7 @@ def bank_of(rows: torch.Tensor, spill: Spill, training: list[TrainingImage], gri
     return Bank(spill.read(rows), rows // per_image, rows % per_image, tuple(training), grid)
 
 
-def image_aurocs(pipeline: Pipeline, banks: list[Bank], dataset: Dataset, step: int) -> list[float | None]:
+def image_aurocs(embedder: Embedder, banks: list[Bank], dataset: Dataset, step: int) -> list[float | None]:
     """Of each bank, on the same patches of the test images. None where one of the two classes is missing."""
     tested = dataset.test[::step]
     labels = [not sample.is_good for sample in tested]
@@ -229,9 +229,9 @@ def image_aurocs(pipeline: Pipeline, banks: list[Bank], dataset: Dataset, step: 
     first: dict[tuple[int, ...], int] = {}  # a bank of the same rows in the same order has the same scores
     same = [first.setdefault(key(bank), place) for place, bank in enumerate(banks)]
     scores: dict[int, list[np.ndarray]] = {place: [] for place in first.values()}
-    for _, patches in pipeline.patches([sample.path for sample in tested]):
+    for _, patches in embedder.patches([sample.path for sample in tested]):
         for place, parts in scores.items():
-            parts.append(pipeline.score(patches, banks[place])[0])
+            parts.append(score_patches(patches, banks[place], embedder.settings)[0])
     return [auroc(labels, np.concatenate(scores[place])) for place in same]
 
 

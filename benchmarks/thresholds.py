@@ -28,11 +28,10 @@ from sapatchcore.data.images import ImageSource
 from sapatchcore.data.sources import Batch
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import GOOD
-from sapatchcore.embed.builtin import BUILTIN
-from sapatchcore.embed.patches import Patches
+from sapatchcore.embed.patches import Embedder, Patches
+from sapatchcore.embed.weights import BUILTIN
 from sapatchcore.errors import SettingsError
-from sapatchcore.pipeline import Pipeline
-from sapatchcore.score.calibration import LEFT_OUT, SEPARATE, Calibration
+from sapatchcore.score.calibration import LEAVE_ONE_OUT, SEPARATE, Calibration
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import p_values, threshold
 from sapatchcore.settings import Settings, settings_from
@@ -51,8 +50,8 @@ MADE_SIDE = 128
 Float32 = npt.NDArray[np.float32]
 
 
-class Remembering(Pipeline):
-    """A pipeline whose images are numbers: those of images that the network has seen already, all in one go."""
+class Remembering(Embedder):
+    """An embedder whose images are numbers: those of images that the network has seen already, all in one go."""
 
     def __init__(self, settings: Settings, images: Sequence[ImageSource]) -> None:
         super().__init__(settings)
@@ -131,7 +130,7 @@ def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[t
             for rate in RATES:
                 facts = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
                 left = [(of(one, kind), of(rest, kind)) for one, rest in found]
-                rows.append({**facts, "calibration": LEFT_OUT, **rate_of(left, rate)})
+                rows.append({**facts, "calibration": LEAVE_ONE_OUT, **rate_of(left, rate)})
                 if calibrated:
                     apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in left]
                     rows.append({**facts, "calibration": SEPARATE, **rate_of(apart, rate)})
@@ -171,7 +170,7 @@ def split_again(
         order = np.random.default_rng([seed, learned]).permutation(len(pool.sizes)).tolist()
         options = {**pool.settings.model_dump(), "coreset_ratio": ratio, "seed": seed}
         detector = SAPatchCore(**options)
-        detector._pipeline = pool
+        detector.embedder = pool
         left = detector.fit(order[:learned]).calibration
         yield left, detector.calibrate(order[learned:]).calibration
 

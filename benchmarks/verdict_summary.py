@@ -13,7 +13,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 Rows = Sequence[dict[str, Any]]
-LEFT_OUT, SEPARATE = "left out", "separate"
+LEAVE_ONE_OUT, SEPARATE = "left out", "separate"
 
 
 def promise_table() -> str:
@@ -58,14 +58,14 @@ def _rates(rows: Rows) -> list[str]:
         f"The promise, at most the rate and three standard errors, is kept in {len(possible) - len(broken)} of "
         f"{len(possible)} cases." + "".join(f" Not kept: {_named(row)}." for row in broken),
     ]
-    for calibration in (SEPARATE, LEFT_OUT):
+    for calibration in (SEPARATE, LEAVE_ONE_OUT):
         ratios = sorted(row["realised_over_promised"] for row in possible if row["calibration"] == calibration)
         if ratios:
             text.append(
                 f"Calibration {_called(calibration)} realises {ratios[0]:.2f} to {ratios[-1]:.2f} times the promised rate "
                 f"(middle case: {ratios[len(ratios) // 2]:.2f})."
             )
-        if calibration == LEFT_OUT and ratios and ratios[-1] < 0.5:
+        if calibration == LEAVE_ONE_OUT and ratios and ratios[-1] < 0.5:
             text.append(
                 "That keeps the promise, and is a loss: its thresholds lie higher than the rate asks for, and anomalies that "
                 "score between both are accepted."

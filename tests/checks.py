@@ -21,12 +21,13 @@ from scipy.spatial.distance import cdist
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, growth, projection
+from sapatchcore.learning import images
+from sapatchcore.memory import coreset
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.search import exact
 from sapatchcore.memory.training import TrainingImage
-from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
-from sapatchcore.score.calibration import LEFT_OUT, Calibration
+from sapatchcore.score import anomaly_score, explain, regions, threshold, verdict
+from sapatchcore.score.calibration import LEAVE_ONE_OUT, Calibration
 from sapatchcore.settings import settings_from
 from sapatchcore.verify import metrics
 
@@ -88,8 +89,8 @@ def check_nearest(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
 
 
 def check_index(queries: torch.Tensor, bank: torch.Tensor) -> None:
-    """NearestIndex names a row whose distance is the smallest."""
-    found = exact.NearestIndex(bank).nearest(queries).numpy()
+    """ExactIndex names a row whose distance is the smallest."""
+    found = exact.ExactIndex(bank).nearest(queries).numpy()
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
     assert found.shape == (len(queries),)
     _same_distances(everything[np.arange(len(queries)), found], everything.min(axis=1), queries, bank)
@@ -110,9 +111,11 @@ def check_nearest_excluded(
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
-def check_index_excluded(queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor) -> None:
+def check_index_excluded(
+    queries: torch.Tensor, bank: torch.Tensor, excluded: torch.Tensor, groups: torch.Tensor
+) -> None:
     """``check_index`` with the rows of each query's excluded group infinitely far."""
-    found = exact.NearestIndex(bank, groups).nearest(queries, excluded)
+    found = exact.ExactIndex(bank, groups).nearest(queries, excluded)
     everything = _without(queries, bank, excluded, groups)
     assert found.shape == (len(queries),)
     assert not (groups[found] == excluded).any(), "a excluded row counts"
@@ -135,10 +138,10 @@ def _same_distances(distances: np.ndarray, expected: np.ndarray, queries: torch.
 
 def check_image_score() -> None:
     """Worked by hand. The patch (0, 0) lies 3, 4 and 5 from the bank's rows; its nearest row has distance 3."""
-    scores, at = image_score.largest(torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 0.0]]))
+    scores, at = anomaly_score.largest(torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 0.0]]))
     assert scores.tolist() == [3.0, 4.0]
     assert at.tolist() == [1, 0], "the first of equals"
-    weight = image_score.neighbourhood_weight(torch.tensor([3.0]), torch.tensor([[3.0, 4.0, 5.0]]))
+    weight = anomaly_score.neighbourhood_weight(torch.tensor([3.0]), torch.tensor([[3.0, 4.0, 5.0]]))
     # 1 − e³ / (e³ + e⁴ + e⁵) = 1 − 1 / (1 + e + e²) = 1 − 1 / 11.107338 = 0.909969
     np.testing.assert_allclose(weight.numpy(), [0.909969], atol=1e-6)
 
@@ -148,7 +151,7 @@ def check_map(
 ) -> None:
     """Equal to bilinear, blur, placement and bilinear, pixel by pixel in float64."""
     scores = np.random.default_rng(0).gamma(2.0, 1.0, grid).astype(np.float32)
-    found = anomaly_map.anomaly_map(scores, size, resize, crop)
+    found = anomaly_score.anomaly_map(scores, size, resize, crop)
     assert found.dtype == np.float32
     expected = oracle.anomaly_map(scores, size, resize, crop)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * expected.max())
@@ -248,7 +251,7 @@ def check_left_out(detector: SAPatchCore, images: Any) -> None:
     maps = [oracle.anomaly_map(grid, size, **shape) for grid, size in zip(expected, known.sizes, strict=True)]
     np.testing.assert_allclose(known.peaks, [one.max() for one in maps], **tolerance)
     away = detector.embed(images) - detector.memory_bank[known.rows]  # (n, h, w, d)
-    c2 = detector._pipeline.network.channels[0]
+    c2 = detector.embedder.network.channels[0]
     for part, found in ((away[..., :c2], known.local), (away[..., c2:], known.context)):
         np.testing.assert_allclose(found, np.linalg.norm(part, axis=3).max((1, 2)), **tolerance)
     assert not (detector.provenance[1][known.rows] == np.arange(len(known))[:, None, None]).any()
@@ -315,7 +318,7 @@ def calibration_of(local: Sequence[float], context: Sequence[float]) -> Calibrat
     parts = np.array([local, context], np.float32)
     scores = np.hypot(*parts)
     return Calibration(
-        source=LEFT_OUT,
+        source=LEAVE_ONE_OUT,
         names=tuple(f"{i}.png" for i in range(len(local))),
         images=np.arange(len(local)),
         scores=scores,
@@ -332,7 +335,7 @@ def calibration_of(local: Sequence[float], context: Sequence[float]) -> Calibrat
 
 def check_kinds() -> None:
     """By hand. Medians 2 and 4; of three images the largest parts, 3 and 6, are what is called unusual; balances are 1."""
-    usual = verdict.Usual(calibration_of([1, 2, 3], [2, 4, 6]))
+    usual = verdict.KindClassifier(calibration_of([1, 2, 3], [2, 4, 6]))
     assert usual.kind(4, 5) == "local", "2 times the usual against 1.25 times"
     assert usual.kind(2, 12) == "co-occurrence"
     assert usual.kind(3, 6) == "local", "a tie, and no limit is exceeded"
@@ -444,9 +447,9 @@ def plain_bank(rows: torch.Tensor, owners: torch.Tensor, images: int, patches_ea
     return Bank(rows, owners, torch.arange(len(rows)), training, (1, patches_each), radius)
 
 
-def projection_of(d: int, dimensions: int | None, c2: int = 2) -> projection.Projection:
+def projection_of(d: int, dimensions: int | None, c2: int = 2) -> coreset.Projection:
     """The projection of patches of d numbers, c2 of them local."""
-    return projection.Projection(c2, d - c2, dimensions, 0, torch.device("cpu"))
+    return coreset.Projection(c2, d - c2, dimensions, 0, torch.device("cpu"))
 
 
 def projected(x: torch.Tensor, dimensions: int | None) -> oracle.Float64:
@@ -461,7 +464,7 @@ def check_growth(old: torch.Tensor, new: torch.Tensor, radius: float, dimensions
     dimensions: of the projection in which distances count.
     """
     bank = plain_bank(old, torch.zeros(len(old), dtype=torch.int64), 1, new.shape[1], radius)
-    grown = growth.Growth(bank, projection_of(old.shape[1], dimensions))
+    grown = images.Growth(bank, projection_of(old.shape[1], dimensions))
     grown.add(plain_patches(new), [TrainingImage(f"new {i}.png", (9, 9)) for i in range(len(new))])
     found = grown.bank()
     rows, added = [*projected(old, dimensions)], []
@@ -484,7 +487,7 @@ def check_forgetting(bank: Bank, learned: torch.Tensor, number: int, dimensions:
 
     learned: (n, p, d), all that the bank was chosen from. dimensions: of the projection in which distances count.
     """
-    left = growth.without_image(bank, number, projection_of(learned.shape[2], dimensions))
+    left = images.without_image(bank, number, projection_of(learned.shape[2], dimensions))
     kept = [row for row in range(len(bank.rows)) if int(bank.images[row]) != number]
     names = [image.name for image in bank.training]
     assert torch.equal(left.rows, bank.rows[kept])

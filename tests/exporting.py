@@ -13,7 +13,7 @@ from sapatchcore.export.export import _graph, _on_cpu
 
 def program_of(detector: SAPatchCore) -> Any:
     """The ONNX model, with its inner outputs, that ``export_model`` goes on with."""
-    graph = _graph(_on_cpu(detector), detector._fitted(), "float32", detector._calibration)
+    graph = _graph(_on_cpu(detector), detector.bank, "float32", detector._calibration)
     return onnx_file.onnx_model(graph, opset=onnx_file.OPSET, backbone="resnet18")
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.result import Result, as_calibration
+from sapatchcore.learning.calibrate import as_calibration
+from sapatchcore.result import Result
 from sapatchcore.score.calibration import SEPARATE
 from sapatchcore.score.drift import drift
 from sapatchcore.score.regions import whole_mask
+from sapatchcore.settings import Settings
 from sapatchcore.show.colours import colours
 from sapatchcore.show.maps import write_maps
 
@@ -42,7 +44,7 @@ def made_result(count: int, seed: int, folder: str) -> Result:
 def answers(folder: Path) -> dict[str, npt.NDArray[Any]]:
     """All that a calibrated result says, by name; the files of its maps go to ``folder``."""
     good = made_result(30, 0, "good")
-    known = as_calibration(good, SEPARATE, np.full(30, -1), "max", 9)
+    known = as_calibration(good, SEPARATE, np.full(30, -1), Settings())
     result = Result(**{**vars(made_result(9, 1, "new")), "calibration": known})
     found: dict[str, npt.NDArray[Any]] = {
         "peaks": known.peaks,

@@ -40,9 +40,15 @@ class PostgreSQL:
 
     def sql(self, statement: str) -> str:
         """What psql answers."""
-        place = ["-h", str(self.folder), "-p", str(self.port), "-U", "tester", "-d", "postgres"]
-        command = [str(self.programs / "psql"), *place, "-Atqc", statement]
+        server = ["-h", str(self.folder), "-p", str(self.port), "-U", "tester", "-d", "postgres"]
+        command = [str(self.programs / "psql"), *server, "-Atqc", statement]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    def end_connections(self) -> None:
+        """End all, as a server that stops does."""
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'tester'"
+        )
 
 
 def start() -> Iterator[PostgreSQL]:
@@ -58,20 +64,8 @@ def start() -> Iterator[PostgreSQL]:
             port = free.getsockname()[1]
         data = folder / "data"
         run = ["runuser", "-u", user, "--"] if user else []
-        _call(
-            *run,
-            str(programs / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "tester",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-            "--no-locale",
-        )
+        options = ["-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"]
+        _call(*run, str(programs / "initdb"), "-D", str(data), *options)
         rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         (data / "pg_hba.conf").write_text(rules)
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]

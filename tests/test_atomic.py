@@ -187,7 +187,7 @@ def test_figures(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DataError) as caught:
             write(target, content)
         text = f"{target} cannot be written: No space left on device. "
-        assert str(caught.value) == text + "Name another file with --output."
+        assert str(caught.value) == text + "Name another file with `output`."
         with pytest.raises(DataError) as caught:
             write(target, content, "Do this.")
         assert str(caught.value) == text + "Do this."

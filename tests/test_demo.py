@@ -163,6 +163,6 @@ def test_full_disk_at_the_picture(made: tuple[Path, str], tmp_path: Path, monkey
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DataError, match=r"demo\.png cannot be written: No space left.*--output"):
+    with pytest.raises(DataError, match=r"demo\.png cannot be written: No space left.*`output`"):
         run_demo(tmp_path, **SMALL)
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"demo.png", "demo.md"}  # and no part of a file

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import sapatchcore.pipeline
+import sapatchcore.embed.patches
 from sapatchcore import DataError, NotFittedError, Result, SAPatchCore, SettingsError, WeightsError
 
 PARTS = ("scores", "local_scores", "context_scores", "patch_scores", "local_patches", "context_patches", "neighbours")
@@ -209,14 +209,14 @@ def test_numbers_that_are_none_are_never_scored(
     layer: int, number: float, good: np.ndarray, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = SAPatchCore(**small).fit(good)
-    right = detector._pipeline.network.features
+    right = detector.embedder.network.features
 
     def overflowing(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         maps = tuple(one.clone() for one in right(images))
         maps[layer][1, 3, 2, 2] = number
         return maps
 
-    monkeypatch.setattr(detector._pipeline.network, "features", overflowing)
+    monkeypatch.setattr(detector.embedder.network, "features", overflowing)
     for use in (detector.predict, detector.embed, detector.fit):
         with pytest.raises(DataError, match="image 1"):
             use(good)
@@ -370,8 +370,8 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
     """What can be seen of a detector: its bank, its scores, its network, how it read and computed."""
     batches: list[int] = []
     workers: list[int] = []
-    read = sapatchcore.pipeline.read_batches
-    choose = sapatchcore.pipeline.choose_device
+    read = sapatchcore.embed.patches.read_batches
+    choose = sapatchcore.embed.patches.choose_device
     asked: list[str] = []
 
     def watched(sources: Any, **options: Any) -> Iterator[Any]:
@@ -381,10 +381,10 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sapatchcore.pipeline, "read_batches", watched)
-        patch.setattr(sapatchcore.pipeline, "choose_device", lambda name: (asked.append(name), choose("cpu"))[1])
+        patch.setattr(sapatchcore.embed.patches, "read_batches", watched)
+        patch.setattr(sapatchcore.embed.patches, "choose_device", lambda name: (asked.append(name), choose("cpu"))[1])
         result = detector.fit(good).predict(test)
-        network = detector._pipeline.network
+        network = detector.embedder.network
     return {
         "bank": detector.memory_bank.shape,
         "bank's numbers": float(np.abs(detector.memory_bank.astype(np.float64)).sum()),

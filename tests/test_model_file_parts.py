@@ -13,8 +13,7 @@ import torch
 from conftest import SMALL, made_images
 
 from sapatchcore import ModelFileError, SAPatchCore, SettingsError
-from sapatchcore.model_file import Stored, read_model, write_model
-from sapatchcore.saved import restored, stored_settings
+from sapatchcore.model_file import Stored, read_model, restored, stored_settings, write_model
 from sapatchcore.settings import settings_from
 
 

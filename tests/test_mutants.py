@@ -18,10 +18,11 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.memory import coreset, growth
+from sapatchcore.learning import images
+from sapatchcore.memory import coreset
 from sapatchcore.memory.bank import Bank, Distances
-from sapatchcore.memory.search import boxes, exact
-from sapatchcore.score import anomaly_map, explain, image_score, regions, threshold, verdict
+from sapatchcore.memory.search import exact
+from sapatchcore.score import anomaly_score, explain, regions, threshold, verdict
 from sapatchcore.verify import metrics
 
 Patch = pytest.MonkeyPatch
@@ -123,9 +124,9 @@ class Checks:
 def check(
     tmp_path: Path, good: np.ndarray, images: Callable[..., np.ndarray], small: dict[str, Any]
 ) -> Iterator[Checks]:
-    anomaly_map.axis_operator.cache_clear()
+    anomaly_score.axis_operator.cache_clear()
     yield Checks(tmp_path, good, images, small)
-    anomaly_map.axis_operator.cache_clear()
+    anomaly_score.axis_operator.cache_clear()
 
 
 # --- the mutants: each puts one wrong form in the place of the right one ----------------------------------------------------
@@ -229,8 +230,8 @@ def block_offset_forgotten(patch: Patch) -> None:
 
 
 def blocks_left_out_too_early(patch: Patch) -> None:
-    right = boxes.bounds_of
-    patch.setattr(boxes, "bounds_of", lambda flat, *box: right(flat, *box) + 2 * flat.square().sum(1))
+    right = exact.lower_bounds
+    patch.setattr(exact, "lower_bounds", lambda flat, *box: right(flat, *box) + 2 * flat.square().sum(1))
 
 
 def squared_patch_scores(patch: Patch) -> None:
@@ -263,38 +264,38 @@ def neighbourhood_of_the_patch_itself(patch: Patch) -> None:
 
 
 def mean_for_largest(patch: Patch) -> None:
-    right = image_score.largest
+    right = anomaly_score.largest
 
     def wrong(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return scores.mean(1), right(scores)[1]
 
-    patch.setattr(image_score, "largest", wrong)
+    patch.setattr(anomaly_score, "largest", wrong)
 
 
 def weight_without_one_minus(patch: Patch) -> None:
-    right = image_score.neighbourhood_weight
-    patch.setattr(image_score, "neighbourhood_weight", lambda *given: 1 - right(*given))
+    right = anomaly_score.neighbourhood_weight
+    patch.setattr(anomaly_score, "neighbourhood_weight", lambda *given: 1 - right(*given))
 
 
 def overflowing_weight(patch: Patch) -> None:
-    patch.setattr(image_score, "neighbourhood_weight", lambda d, all_d: 1 - d.exp() / all_d.square().exp().sum(1))
+    patch.setattr(anomaly_score, "neighbourhood_weight", lambda d, all_d: 1 - d.exp() / all_d.square().exp().sum(1))
 
 
 def blur_missing(patch: Patch) -> None:
-    patch.setattr(anomaly_map, "SIGMA", 1e-3)
+    patch.setattr(anomaly_score, "SIGMA", 1e-3)
 
 
 def blur_of_half_the_width(patch: Patch) -> None:
-    patch.setattr(anomaly_map, "SIGMA", anomaly_map.SIGMA / 2)
+    patch.setattr(anomaly_score, "SIGMA", anomaly_score.SIGMA / 2)
 
 
 def crop_in_the_corner(patch: Patch) -> None:
-    patch.setattr(anomaly_map, "crop_box", lambda resize, crop: (0, 0, *(crop or resize)))
+    patch.setattr(anomaly_score, "crop_box", lambda resize, crop: (0, 0, *(crop or resize)))
 
 
 def map_turned(patch: Patch) -> None:
-    right = anomaly_map.anomaly_map
-    patch.setattr(anomaly_map, "anomaly_map", lambda scores, *given: right(scores[::-1].copy(), *given))
+    right = anomaly_score.anomaly_map
+    patch.setattr(anomaly_score, "anomaly_map", lambda scores, *given: right(scores[::-1].copy(), *given))
 
 
 def own_rows_count(patch: Patch) -> None:
@@ -314,28 +315,28 @@ def next_image_left_out(patch: Patch) -> None:
 
 def barred_rows_forgotten(patch: Patch) -> None:
     """The groups do not come along to the search."""
-    right, compare = exact._nearest, exact.NearestIndex._compare
+    right, compare = exact._nearest, exact.ExactIndex._compare
     patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
 
-    def wrong(self: exact.NearestIndex, asked: Any, *given: Any) -> None:
+    def wrong(self: exact.ExactIndex, asked: Any, *given: Any) -> None:
         asked.excluded = None
         compare(self, asked, *given)
 
-    patch.setattr(exact.NearestIndex, "_compare", wrong)
+    patch.setattr(exact.ExactIndex, "_compare", wrong)
 
 
 def barred_groups_in_the_blocks_order(patch: Patch) -> None:
     """The index's blocks have an order of their own, the groups the bank's."""
-    right = exact.NearestIndex._compare
+    right = exact.ExactIndex._compare
 
-    def wrong(self: exact.NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
+    def wrong(self: exact.ExactIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
         groups, rows = self._groups, self._leaves[leaf]
         self._groups = groups.clone()
         self._groups[rows] = groups[: len(rows)]
         right(self, asked, leaf, chosen)
         self._groups = groups
 
-    patch.setattr(exact.NearestIndex, "_compare", wrong)
+    patch.setattr(exact.ExactIndex, "_compare", wrong)
 
 
 def threshold_one_further_down(patch: Patch) -> None:
@@ -368,17 +369,17 @@ def smallest_region_first(patch: Patch) -> None:
 
 def parts_compared_as_they_are(patch: Patch) -> None:
     """C > L for r_C > r_L."""
-    patch.setattr(verdict.Usual, "ratios", lambda self, local, context: (local, context))  # noqa: ARG005
+    patch.setattr(verdict.KindClassifier, "ratios", lambda self, local, context: (local, context))  # noqa: ARG005
 
 
 def both_whatever_the_balance(patch: Patch) -> None:
-    right = verdict.Usual.__init__
+    right = verdict.KindClassifier.__init__
 
-    def wrong(self: verdict.Usual, known: Any) -> None:
+    def wrong(self: verdict.KindClassifier, known: Any) -> None:
         right(self, known)
         self._balances = -math.inf, math.inf
 
-    patch.setattr(verdict.Usual, "__init__", wrong)
+    patch.setattr(verdict.KindClassifier, "__init__", wrong)
 
 
 def context_without_the_reference(patch: Patch) -> None:
@@ -414,50 +415,50 @@ def crop_left_out_of_the_cells(patch: Patch) -> None:
 
 
 def squared_radius(patch: Patch) -> None:
-    right = growth.Growth.__init__
+    right = images.Growth.__init__
 
-    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
+    def wrong(self: images.Growth, bank: Bank, projection: Any) -> None:
         right(self, replace(bank, radius=bank.radius**2), projection)
 
-    patch.setattr(growth.Growth, "__init__", wrong)
+    patch.setattr(images.Growth, "__init__", wrong)
 
 
 def new_rows_not_compared_with(patch: Patch) -> None:
     """Every image is compared with the bank of before alone: what two new images show joins twice."""
-    right = growth.Growth.add
+    right = images.Growth.add
 
-    def wrong(self: growth.Growth, given: patches.Patches, training: Any) -> None:
+    def wrong(self: images.Growth, given: patches.Patches, training: Any) -> None:
         for one, image in zip(given.split(1), training, strict=True):
             self._known = self._known[:1]
             right(self, one, [image])
 
-    patch.setattr(growth.Growth, "add", wrong)
+    patch.setattr(images.Growth, "add", wrong)
 
 
 def projection_left_out_of_growth(patch: Patch) -> None:
     """Distances in the patches themselves, where the bank was chosen in the projection."""
-    right = growth.Growth.__init__
+    right = images.Growth.__init__
 
-    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
+    def wrong(self: images.Growth, bank: Bank, projection: Any) -> None:
         right(self, bank, type(projection)(2, 3, None, 0, bank.rows.device))
 
-    patch.setattr(growth.Growth, "__init__", wrong)
+    patch.setattr(images.Growth, "__init__", wrong)
 
 
 def promise_not_loosened(patch: Patch) -> None:
-    right = growth.without_image
-    patch.setattr(growth, "without_image", lambda bank, *given: replace(right(bank, *given), loosened=bank.loosened))
+    right = images.without_image
+    patch.setattr(images, "without_image", lambda bank, *given: replace(right(bank, *given), loosened=bank.loosened))
 
 
 def numbers_not_moved_up(patch: Patch) -> None:
-    right = growth.without_image
+    right = images.without_image
 
     def wrong(bank: Bank, number: int, projection: Any) -> Bank:
         return replace(
             right(bank, number, projection), images=bank.images[bank.images != number] % (len(bank.training) - 1)
         )
 
-    patch.setattr(growth, "without_image", wrong)
+    patch.setattr(images, "without_image", wrong)
 
 
 def auroc_upside_down(patch: Patch) -> None:

@@ -11,9 +11,11 @@ from made_result import made_result
 
 from sapatchcore import Result
 from sapatchcore.data.sources import Batch
-from sapatchcore.result import as_calibration, gather_result
+from sapatchcore.learning.calibrate import as_calibration
+from sapatchcore.result import gather_result
 from sapatchcore.score.calibration import SEPARATE
 from sapatchcore.score.regions import find_regions
+from sapatchcore.settings import Settings
 
 
 def parts(n: int = 3) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def test_parts_that_do_not_fit(name: str, value: Any, message: str) -> None:
 def test_regions_are_those_of_the_map_though_most_maps_are_not_drawn(scale: float) -> None:
     """Patch scores below the limit tell it without the map; scores around it, scores that are all alike, and single ones."""
     good = made_result(30, 0, "good")
-    known = as_calibration(good, SEPARATE, np.full(30, -1), "max", 9)
+    known = as_calibration(good, SEPARATE, np.full(30, -1), Settings())
     made = made_result(12, 1, "new")
     limit = float(known.peaks.max())
     grids = made.patch_scores * np.float32(limit * scale / made.patch_scores.max())
@@ -104,7 +106,7 @@ def test_batches_become_one_whatever_number_was_expected(expected: int | None) -
         batches.append((Batch(names, ((4, 4),) * count, pixels), (*flat, *grids, rows)))
     seen: list[int] = []
     result = gather_result(
-        batches, resize=(4, 4), crop=None, total=expected, progress=lambda _, done, __: seen.append(done)
+        batches, Settings(resize=(32, 32), crop=None), total=expected, progress=lambda _, done, __: seen.append(done)
     )
     assert seen == [3, 4, 9, 11]
     assert result.paths == tuple(str(i) for i in range(11))

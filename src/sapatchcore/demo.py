@@ -17,9 +17,10 @@ from PIL import Image
 
 from sapatchcore.data.images import is_image, read_image, read_mask
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset, open_dataset
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.embed.device import choose_device
+from sapatchcore.embed.network import choose_device
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.show.gallery import Row, gallery
@@ -34,7 +35,7 @@ RESIZE = 256
 IMAGES, TABLE, PICTURE = "screws", "demo.md", "demo.png"
 HEADS = ("image", "ground truth", "anomaly map", "local part", "context part")
 
-_ADVICE = "Free space, or name another folder with --output."
+_ADVICE = "Free space, or name another folder with `output`."
 
 
 def run_demo(
@@ -94,7 +95,7 @@ def _make_images(
         if taken := [path for path in outputs if path.exists()]:
             raise DataError(
                 f"{taken[0]} exists, and {images} does not hold the demo's images: it may be yours. Name another folder "
-                "with --output."
+                "with `output`."
             )
         write_dataset(images, "screws", side=side, train=train, test=dict.fromkeys(KINDS, test), progress=progress)
         return images
@@ -111,7 +112,7 @@ def _make_images(
     if present != expected or any((images / first).read_bytes() != content for first, content in firsts.items()):
         raise DataError(
             f"{images} holds other images than this demo makes. Remove {folder} if an earlier version made it, or name another "
-            "folder with --output."
+            "folder with `output`."
         )
     return images
 

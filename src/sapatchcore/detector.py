@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,22 +17,22 @@ import numpy.typing as npt
 
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
-from sapatchcore.datasets.folders import training_images
+from sapatchcore.datasets.folders import training_images as good_images
+from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.embed.weights import digest
 from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
-from sapatchcore.learning.images import grown, kept_of, look_back, shrunk
+from sapatchcore.learning.calibrate import leave_one_out, separate
+from sapatchcore.learning.images import add_images, remove_image
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import choose
-from sapatchcore.memory.search.approximate import require_faiss
+from sapatchcore.memory.coreset import choose, projection_of
 from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.training import TrainingImage, pictured
-from sapatchcore.model_file import read_model, write_model
-from sapatchcore.pipeline import Pipeline, Scored
-from sapatchcore.result import Result
-from sapatchcore.saved import restored, stored_settings, to_stored
-from sapatchcore.score.calibration import Calibration
-from sapatchcore.score.explain import Explanation
-from sapatchcore.score.promises import Calibrated
+from sapatchcore.memory.training import TrainingImage, pictured, training_images
+from sapatchcore.model_file import read_model, restored, stored_settings, to_stored, write_model
+from sapatchcore.result import Result, gather_result
+from sapatchcore.score.anomaly_score import score_patches
+from sapatchcore.score.calibration import Calibrated, Calibration
+from sapatchcore.score.explain import Explanation, cause_of
+from sapatchcore.score.regions import Region
 from sapatchcore.settings import Settings, settings_from
 
 Float32 = npt.NDArray[np.float32]
@@ -44,7 +45,7 @@ class SAPatchCore(Calibrated):
     ``fit``. ``attention="none"`` is PatchCore: the paper's two models differ in that one line.
 
     Attributes:
-        settings: all options, read-only.
+        settings: all options, read-only. embedder: turns images into patches; it holds the network.
 
     Example:
         >>> import numpy as np
@@ -61,8 +62,10 @@ class SAPatchCore(Calibrated):
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
         if self.settings.search == "faiss":
+            from sapatchcore.memory.search.approximate import require_faiss
+
             require_faiss()  # before anything is learned
-        self._pipeline = Pipeline(self.settings)
+        self.embedder = Embedder(self.settings)
         self._bank: Bank | None = None
         self._calibration: Calibration | None = None
 
@@ -80,34 +83,33 @@ class SAPatchCore(Calibrated):
             DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
             SettingsError: the network or a layer does not exist.
         """
-        settings, backbone = self.settings, self._pipeline.network
-        sources, total = as_sources(images, training_images)
-        separate = None if calibrate is None else as_sources(calibrate, all_images)
-        projection = self._pipeline.projection
+        settings, embedder = self.settings, self.embedder
+        sources, total = as_sources(images, good_images)
+        apart = None if calibrate is None else as_sources(calibrate, all_images)
+        project = projection_of(settings, embedder.network)
         training: list[TrainingImage] = []
-        grid = (0, 0)
         with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
-            for batch, patches in self._pipeline.patches(sources):  # steps 1 to 5
-                projected.append(projection(patches))  # step 6: the random projection,
+            for batch, patches in embedder.patches(sources):  # steps 1 to 5
+                projected.append(project(patches))  # step 6: the random projection,
                 spill.append(patches)
-                training += kept_of(batch)
-                grid = patches.grid
+                training += training_images(batch)
                 if progress is not None:
                     progress("embed", len(training), total)
             if not training:
                 raise DataError("No image to learn from was given. Give at least one good image.")
-            x = projected.tensor().to(backbone.device)
+            x = projected.tensor().to(embedder.network.device)
             count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
             report = None if progress is None else lambda done: progress("coreset", done, count)
-            chosen = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
-            rows = spill.read(chosen.rows).to(x.device)  # and the kept patches with all their numbers
-            owners, cells = chosen.rows // spill.patches_per_image, chosen.rows % spill.patches_per_image
-            bank = Bank(rows, owners, cells, pictured(training, owners), grid, chosen.radius, search=settings.search)
-            if separate is not None:
-                known: Calibration | None = self._pipeline.calibration(bank, separate, progress)
+            coreset = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
+            rows = spill.read(coreset.rows).to(x.device)  # and the kept patches with all their numbers
+            owners, cells = coreset.rows // spill.patches_per_image, coreset.rows % spill.patches_per_image
+            kept = pictured(training, owners)
+            bank = Bank(rows, owners, cells, kept, spill.grid, coreset.radius, search=settings.search)
+            if apart is not None:
+                calibration: Calibration | None = separate(bank, embedder, apart, progress)
             else:
-                known = look_back(bank, spill, self._pipeline, range(len(training)), bank.training, progress)
-        self._bank, self._calibration = bank, known
+                calibration = leave_one_out(bank, spill, settings, range(len(training)), kept, progress)
+        self._bank, self._calibration = bank, calibration
         return self
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
@@ -120,22 +122,32 @@ class SAPatchCore(Calibrated):
         Raises:
             NotFittedError: before ``fit`` or ``load``. DataError: an image cannot be read, or there is none.
         """
-        return self._pipeline.predict(
-            self._fitted(), as_sources(images, all_images), progress, "predict", self._calibration
+        bank, (sources, total) = self.bank, as_sources(images, all_images)
+        scored = (
+            (
+                batch,
+                score_patches(patches, bank, self.settings),
+            )  # steps 7 and 8: the nearest patch of the bank, the image score
+            for batch, patches in self.embedder.patches(sources)  # steps 1 to 5
         )
+        # Step 9, the anomaly maps, is done when they are asked for.
+        return gather_result(scored, self.settings, calibration=self._calibration, total=total, progress=progress)
 
     def score(self, batch: Batch) -> Scored:
-        """Score one batch of images that were read and resized before, as data/transform.py's ``prepare`` does.
+        """Score one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does.
 
         The same numbers as ``predict`` gives for a batch of these images. Raises NotFittedError before ``fit`` or ``load``.
         """
-        return self._pipeline.scored(self._fitted(), batch, self._pipeline.embed(batch), self._calibration)
+        bank, patches = self.bank, self.embedder.embed(batch)
+        arrays = score_patches(patches, bank, self.settings)
+        result = gather_result([(batch, arrays)], self.settings, calibration=self._calibration)
+        return Scored(result, patches, bank, self.settings)
 
     def embed(self, images: Images) -> Float32:
         """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
         sources, _ = as_sources(images, all_images)
         found = [
-            patches.rows().unflatten(1, patches.grid).cpu().numpy() for _, patches in self._pipeline.patches(sources)
+            patches.rows().unflatten(1, patches.grid).cpu().numpy() for _, patches in self.embedder.patches(sources)
         ]
         if not found:
             raise DataError("No image to embed was given. Give at least one.")
@@ -143,7 +155,7 @@ class SAPatchCore(Calibrated):
 
     def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
         """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
-        self._calibration = self._pipeline.calibration(self._fitted(), as_sources(images, all_images), progress)
+        self._calibration = separate(self.bank, self.embedder, as_sources(images, all_images), progress)
         return self
 
     def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
@@ -151,9 +163,14 @@ class SAPatchCore(Calibrated):
 
         false_reject: as of Result.threshold. most: regions of an image to explain, the highest peaks first.
         """
-        found = self._pipeline.explain(
-            self._fitted(), as_sources(images, all_images), self.calibration, false_reject=false_reject, most=most
-        )
+        bank, calibration = self.bank, self.calibration
+        found = []
+        for batch, patches in self.embedder.patches(as_sources(images, all_images)[0]):
+            arrays = score_patches(patches, bank, self.settings)
+            scored = Scored(
+                gather_result([(batch, arrays)], self.settings, calibration=calibration), patches, bank, self.settings
+            )
+            found += [scored.explain(i, false_reject=false_reject, most=most) for i in range(len(batch.names))]
         if not found:
             raise DataError("No image to explain was given. Give at least one.")
         return found
@@ -175,12 +192,12 @@ class SAPatchCore(Calibrated):
 
         Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
         """
-        self._bank, self._calibration = grown(
-            self._fitted(),
+        self._bank, self._calibration = add_images(
+            self.bank,
             self._calibration,
-            self._pipeline,
-            as_sources(images, training_images),
-            separate=None if calibrate is None else as_sources(calibrate, all_images),
+            self.embedder,
+            as_sources(images, good_images),
+            apart=None if calibrate is None else as_sources(calibrate, all_images),
             rescore=rescore,
             progress=progress,
         )
@@ -194,20 +211,29 @@ class SAPatchCore(Calibrated):
 
         Raises DataError where the name is not known, or nothing would be left.
         """
-        self._bank, self._calibration = shrunk(
-            self._fitted(), self._calibration, self._pipeline, os.fspath(image), progress
+        self._bank, self._calibration = remove_image(
+            self.bank, self._calibration, self.embedder, os.fspath(image), progress
         )
         return self
 
     @property
     def device(self) -> str:
         """What the network computes on: "cpu", "cuda" or "mps"."""
-        return self._pipeline.network.device.type
+        return self.embedder.network.device.type
+
+    @property
+    def bank(self) -> Bank:
+        """The memory bank with its provenance. Raises NotFittedError before ``fit`` or ``load``."""
+        if self._bank is None:
+            raise NotFittedError(
+                "This detector has learned nothing yet. Call fit with good images, or load a model file."
+            )
+        return self._bank
 
     @property
     def memory_bank(self) -> Float32:
-        """(m, d) float32, read-only: the kept patches of good images. Raises NotFittedError before ``fit`` or ``load``."""
-        rows = self._fitted().rows.cpu().numpy()
+        """(m, d) float32, read-only: the kept patches of good images. Raises as ``bank``."""
+        rows = self.bank.rows.cpu().numpy()
         rows.flags.writeable = False  # on the CPU these are the very numbers that predict compares with
         return rows
 
@@ -215,13 +241,13 @@ class SAPatchCore(Calibrated):
     def covering_radius(self) -> float:
         """Every patch that was learned from lies within this distance of a row of the memory bank, in the projection in
         which the rows were chosen."""
-        bank = self._fitted()
+        bank = self.bank
         return bank.radius + bank.loosened
 
     @property
     def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Names of the training images, and for each row of the bank the number of its image and its patch, (m,)."""
-        bank = self._fitted()
+        bank = self.bank
         return tuple(image.name for image in bank.training), bank.images.numpy(), bank.cells.numpy()
 
     def save(
@@ -237,8 +263,8 @@ class SAPatchCore(Calibrated):
         """
         stored = to_stored(
             self.settings,
-            self._pipeline.network,
-            self._fitted(),
+            self.embedder.network,
+            self.bank,
             self._calibration,
             include_weights,
             include_thumbnails,
@@ -263,26 +289,37 @@ class SAPatchCore(Calibrated):
                 f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}."
             )
         detector = cls(**{**stored_settings(Path(path), stored), "device": "auto", **options})
-        detector._pipeline = Pipeline(detector.settings, stored.weights)
-        if stored.weights is None and digest(detector._pipeline.network.weights) != stored.header.get("weights_sha256"):
+        detector.embedder = Embedder(detector.settings, stored.weights)
+        if stored.weights is None and digest(detector.embedder.network.weights) != stored.header.get("weights_sha256"):
             raise ModelFileError(
                 f"{path} holds no network weights, and those found here ({detector.settings.weights}) are not the ones it was "
                 "fitted with. Name the right file with weights, or save the model with its weights."
             )
-        device = detector._pipeline.network.device
+        device = detector.embedder.network.device
         detector._bank, detector._calibration = restored(Path(path), stored, detector.settings, device)
         return detector
 
-    def _known(self) -> Calibration | None:
-        self._fitted()
-        return self._calibration
 
-    def _fitted(self) -> Bank:
-        if self._bank is None:
-            raise NotFittedError(
-                "This detector has learned nothing yet. Call fit with good images, or load a model file."
-            )
-        return self._bank
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One batch after step 8: its result, and what it takes to explain its images without the network.
+
+    patches: of the batch, with ``mixed``. bank: that they were compared with.
+    """
+
+    result: Result
+    patches: Patches
+    bank: Bank
+    settings: Settings
+
+    def explain(self, image: int, *, false_reject: float | None, most: int) -> Explanation:
+        """The verdict on the image number ``image``, with its causes; as SAPatchCore.explain."""
+        result = self.result.only(image)
+        regions: list[Region | None] = [*result.regions(0, false_reject)[:most]] or [None]
+        arrays = (result.patch_scores, result.local_patches, result.context_patches, result.neighbours)
+        grids, size = [grid[0] for grid in arrays], result.sizes[0]
+        causes = [cause_of(one, grids, size, self.patches, image, self.bank, self.settings) for one in regions]
+        return Explanation(result.paths[0], result.verdicts(false_reject)[0], tuple(causes))
 
 
 # What help() and editors show: every option of settings.py, keyword-only, with its default.

@@ -92,12 +92,12 @@ def open_model(
     from sapatchcore.export.runtime import open_exported
 
     refused = {
-        "--precision": precision,
-        "--weights": weights,
-        "--search": search,
-        "--device": device if device not in ("auto", "cpu") else None,
+        "precision": precision,
+        "weights": weights,
+        "search": search,
+        "device": device if device not in ("auto", "cpu") else None,
     }
-    if wrong := [f"{name} {value}" for name, value in refused.items() if value is not None]:
+    if wrong := [f"`{name}` {value}" for name, value in refused.items() if value is not None]:
         raise SettingsError(
             f"{', '.join(wrong)} cannot be had with an exported model: its network is in the file as it was exported, and "
             f"computes on the CPU. Leave it out, or name a model file. Got {model}."

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch
-from sapatchcore.data.transform import Size
 from sapatchcore.errors import DataError, NotFittedError
-from sapatchcore.score.anomaly_map import Float32, Maps, anomaly_map, part_map
-from sapatchcore.score.calibration import NO_CALIBRATION, Calibration, largest_values
+from sapatchcore.score.anomaly_score import Float32, Maps, anomaly_map, part_map
+from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
 from sapatchcore.score.regions import Region, find_regions
-from sapatchcore.score.threshold import p_values, possible_rate, threshold
-from sapatchcore.score.verdict import Usual, Verdict
+from sapatchcore.score.threshold import p_values, possible_rate
+from sapatchcore.score.verdict import KindClassifier, Verdict
+from sapatchcore.settings import Settings
 
 _ROUNDING = 1e-5  # of a map's values, relative, at most
 
@@ -71,7 +72,7 @@ class Result:
         return len(self.paths)
 
     def only(self, image: int) -> Result:
-        """The result of the image at place ``image`` alone."""
+        """The result of the image number ``image`` alone."""
         here = slice(image, image + 1)
         each = (f.name for f in fields(self) if f.name not in ("resize", "crop", "calibration"))
         return replace(self, **{name: getattr(self, name)[here] for name in each})
@@ -105,14 +106,14 @@ class Result:
     def threshold(self, false_reject: float | None = None) -> float:
         """The score above which an image is rejected, so that at most ``false_reject`` of good parts are.
 
-        false_reject: as of ``rate``. Raises NotFittedError without calibration; SettingsError for a rate that cannot be
-        promised.
+        false_reject: as of ``rate``; where it is None and 0.01 cannot be promised, a warning says so. Raises NotFittedError
+        without calibration; SettingsError for a rate that cannot be promised.
         """
-        return threshold(self._calibrated().scores, self.rate(false_reject))
+        return self._calibrated().threshold(false_reject)
 
     def pixel_threshold(self, false_reject: float | None = None) -> float:
         """The value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
-        return threshold(self._calibrated().peaks, self.rate(false_reject))
+        return self._calibrated().pixel_threshold(false_reject)
 
     def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
         """The regions of one image above ``pixel_threshold``, with area, box and mask, the highest peak first."""
@@ -123,7 +124,7 @@ class Result:
 
     def verdicts(self, false_reject: float | None = None) -> list[Verdict]:
         """What is decided of each image, and of which kind it is; false_reject and errors as of ``threshold``."""
-        usual, limit = Usual(self._calibrated()), self.threshold(false_reject)
+        kinds, limit = KindClassifier(self._calibrated()), self.threshold(false_reject)
         columns = (
             *(self.scores, self.p_values, self.local_scores, self.context_scores),
             *(self.local_patches.max((1, 2)), self.context_patches.max((1, 2))),
@@ -131,8 +132,8 @@ class Result:
         verdicts = []
         for row in zip(*columns, strict=True):
             score, p, local, context, most_local, most_context = (float(value) for value in row)
-            ratios = usual.ratios(most_local, most_context)
-            kind = usual.kind(most_local, most_context) if score > limit else ""
+            ratios = kinds.ratios(most_local, most_context)
+            kind = kinds.kind(most_local, most_context) if score > limit else ""
             verdicts.append(Verdict(score > limit, score, limit, p, local, context, *ratios, kind))
         return verdicts
 
@@ -150,18 +151,18 @@ class Result:
 
 def gather_result(
     scored: Iterable[tuple[Batch, Sequence[npt.NDArray[Any]]]],
+    settings: Settings,
     *,
-    resize: Size,
-    crop: Size | None,
-    total: int | None,
-    progress: Callable[[str, int, int | None], None] | None,
     calibration: Calibration | None = None,
+    total: int | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
     stage: str = "predict",
 ) -> Result:
     """One Result of scored batches, whatever scored them.
 
     scored: each batch with its scores, local and context scores (n,), and patch scores, their two parts and the nearest
-    rows (n, h, w), in this order. total: images in all, where that is known; for ``progress(stage, done, total)``.
+    rows (n, h, w), in this order, as ``score_patches`` gives them. settings: that they were scored with. calibration: what
+    verdicts are measured against. total: images in all, where that is known; for ``progress(stage, done, total)``.
 
     Raises DataError where there is no image.
     """
@@ -187,8 +188,8 @@ def gather_result(
         context_patches=context_grid,
         neighbours=rows,
         sizes=tuple(sizes),
-        resize=resize,
-        crop=crop,
+        resize=settings.resize,
+        crop=settings.crop,
         calibration=calibration,
     )
 
@@ -218,23 +219,3 @@ class _Columns:
 
     def arrays(self) -> list[npt.NDArray[Any]]:
         return [one[: self._used] for one in self._arrays]
-
-
-def as_calibration(
-    result: Result, source: str, images: npt.NDArray[np.int64], image_score: str, neighbors: int
-) -> Calibration:
-    """Scored good images as a calibration. source, images, image_score, neighbors: as of Calibration."""
-    return Calibration(
-        source=source,
-        names=result.paths,
-        images=images,
-        scores=result.scores,
-        local=result.local_patches.max((1, 2)),
-        context=result.context_patches.max((1, 2)),
-        peaks=largest_values(result.patch_scores, result.sizes, result.resize, result.crop),
-        grids=result.patch_scores,
-        rows=result.neighbours,
-        sizes=result.sizes,
-        image_score=image_score,
-        neighbors=neighbors,
-    )

@@ -41,9 +41,6 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "inspections.sqlite"
 
 
-# ------------------------------------------------------------------------------------------------- watch
-
-
 def test_a_pass_records_what_predict_says(
     model: Path, image_folder: Path, database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,9 +170,6 @@ def test_it_watches_until_it_is_told_to_stop(model: Path, image_folder: Path, da
     assert sorted(first) == [f"{i:02}.png" for i in range(10)]
     with Records(database) as records:
         assert records.count(Filter()) == 11
-
-
-# ------------------------------------------------------------------------------------------------- records
 
 
 @pytest.fixture

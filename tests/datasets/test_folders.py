@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sapatchcore.datasets.folders import (
-    LAYOUTS,
-    Dataset,
-    find_categories,
-    open_dataset,
-    training_images,
-    validation_images,
-)
+from sapatchcore.datasets.folders import find_categories, open_dataset, training_images, validation_images
+from sapatchcore.datasets.samples import LAYOUTS, Dataset
 from sapatchcore.errors import DataError, SettingsError
 
 WriteTree = Callable[[Path, str], Path]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore.datasets.folders import Dataset, Saturation, open_dataset, read_regions
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.loco import read_loco_regions
+from sapatchcore.datasets.samples import Dataset, Saturation
 from sapatchcore.errors import DataError
 
 CONFIG = [
@@ -46,13 +48,13 @@ def test_saturation_areas(tmp_path: Path) -> None:
     dataset = _category(tmp_path, masks)
     assert dataset.saturation == {255: Saturation("missing", 5.0, False), 254: Saturation("dent", 0.7, True)}
     defect, good = sorted(dataset.test, key=lambda sample: sample.is_good)
-    regions = read_regions(defect, dataset, SHAPE)
+    regions = read_loco_regions(defect, dataset, SHAPE)
     # 5 of 12; all of 3; int(0.7 · 9 = 6.3); int(0.7) would be 0, at least one pixel counts.
     assert [area for _, area in regions] == [5, 3, 6, 1]
     for (region, _), mask in zip(regions, masks, strict=True):
         assert region.dtype == np.bool_
         assert np.array_equal(region, mask > 0)
-    assert read_regions(good, dataset, SHAPE) == []
+    assert read_loco_regions(good, dataset, SHAPE) == []
 
 
 @pytest.mark.parametrize(
@@ -68,19 +70,19 @@ def test_masks_that_do_not_fit(tmp_path: Path, mask: np.ndarray, message: str) -
     dataset = _category(tmp_path, [mask])
     defect = next(sample for sample in dataset.test if not sample.is_good)
     with pytest.raises(DataError, match=message):
-        read_regions(defect, dataset, SHAPE)
+        read_loco_regions(defect, dataset, SHAPE)
 
 
 def test_without_config_or_masks_there_are_no_regions(tmp_path: Path) -> None:
     dataset = _category(tmp_path / "a", [_mask(255, 3)], config=None)
     defect = next(sample for sample in dataset.test if not sample.is_good)
     with pytest.raises(DataError, match=r"a \(loco\) has no saturation areas.*defects_config\.json"):
-        read_regions(defect, dataset, SHAPE)
+        read_loco_regions(defect, dataset, SHAPE)
     _category(tmp_path / "b", [_mask(255, 3)])
     shutil.rmtree(tmp_path / "b" / "ground_truth")
     defect = next(sample for sample in open_dataset(tmp_path / "b").test if not sample.is_good)
     with pytest.raises(DataError, match="has no ground truth"):
-        read_regions(defect, dataset, SHAPE)
+        read_loco_regions(defect, dataset, SHAPE)
 
 
 def _entry(**changes: Any) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ import torchvision
 from huggingface_hub import constants
 
 from sapatchcore import SettingsError, WeightsError
-from sapatchcore.embed import hub
+from sapatchcore.embed import weights
 from sapatchcore.embed.backbone import Backbone
-from sapatchcore.embed.device import choose_device
+from sapatchcore.embed.network import choose_device
 from sapatchcore.embed.weights import digest, in_timm_names
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
@@ -307,7 +307,7 @@ def _damage(form: str, state: dict[str, torch.Tensor], path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("missing tensors", r"does not fit resnet18: .*Name the network that it was made from with --backbone\.$"),
+        ("missing tensors", r"does not fit resnet18: .*Name the network that it was made from with `backbone`\.$"),
         ("missing beyond the cut", r"does not fit resnet18: "),
         ("another network", r"does not fit resnet18: "),
         ("another width", r"does not fit resnet18: "),
@@ -387,7 +387,14 @@ def test_pretrained_nowhere_says_the_ways_out_at_once() -> None:
     assert time.monotonic() - began < 5
     message = str(caught.value)
     assert message.startswith("The pretrained weights of resnet18.tv_in1k cannot be had: tried the hub's cache ")
-    for part in ("timm/resnet18.tv_in1k", "torch's cache", "resnet18-f37072fd.pth", "--weights", "cache", "builtin"):
+    for part in (
+        "timm/resnet18.tv_in1k",
+        "torch's cache",
+        "resnet18-f37072fd.pth",
+        "`weights`",
+        "cache",
+        "`backbone` builtin",
+    ):
         assert part in message
 
 
@@ -399,7 +406,7 @@ def test_connection_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         def head(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(hub.huggingface_hub, "get_session", Session)
+    monkeypatch.setattr(weights.huggingface_hub, "get_session", Session)
     with pytest.raises(WeightsError, match="no route to host"):
         backbone(weights="pretrained")
 
@@ -410,13 +417,13 @@ def test_download_that_breaks_is_not_called_a_missing_file(monkeypatch: pytest.M
 
     def download(repository: str, file: str) -> str:
         asked.append((repository, file))
-        raise hub.huggingface_hub.errors.LocalEntryNotFoundError("the connection was lost")
+        raise weights.huggingface_hub.errors.LocalEntryNotFoundError("the connection was lost")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(
-        hub.huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})()
+        weights.huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})()
     )
-    monkeypatch.setattr(hub.huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(weights.huggingface_hub, "hf_hub_download", download)
     with pytest.raises(WeightsError, match="the connection was lost"):
         backbone(weights="pretrained")
     assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
@@ -432,7 +439,7 @@ def test_download_that_breaks_is_not_called_a_missing_file(monkeypatch: pytest.M
 )
 @pytest.mark.usefixtures("no_hub")
 def test_every_network_without_weights_at_hand_ends_in_a_sentence(name: str, message: str | None) -> None:
-    with pytest.raises(WeightsError, match=message or "--weights"):
+    with pytest.raises(WeightsError, match=message or "`weights`"):
         backbone(name, weights="pretrained")
 
 

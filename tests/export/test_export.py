@@ -109,7 +109,7 @@ def test_without_calibration_there_is_no_p_value(
 ) -> None:
     given(program, monkeypatch)
     bare = SAPatchCore(**fitted.settings.model_dump())
-    bare._pipeline, bare._bank = fitted._pipeline, fitted._bank
+    bare.embedder, bare._bank = fitted.embedder, fitted._bank
     facts = export_model(bare, tmp_path / "m.onnx")
     assert "p_value" not in facts["outputs"]
     assert facts["calibration_scores"] == "none: the file gives no p_value and no verdicts"
@@ -171,7 +171,7 @@ def test_a_file_says_nothing_of_this_machine(files: Path, name: str) -> None:
 
 
 def test_the_bank_and_the_network_are_in_the_file_once(files: Path, fitted: SAPatchCore) -> None:
-    tensors = sum(value.nbytes for value in fitted._pipeline.network.weights.values()) + fitted.memory_bank.nbytes
+    tensors = sum(value.nbytes for value in fitted.embedder.network.weights.values()) + fitted.memory_bank.nbytes
     assert (files / "model.onnx").stat().st_size < tensors + 700_000
     assert (files / "model.bin").stat().st_size < tensors + 400_000
     assert sorted(path.name for path in files.iterdir()) == ["model.bin", "model.onnx", "model.xml"]
@@ -234,7 +234,7 @@ def test_differences_within_the_tolerance_are_written_and_told(
 
 def checker(fitted: SAPatchCore) -> check.Check:
     known = fitted.calibration
-    return check.Check(export._on_cpu(fitted), fitted._fitted(), known, known)
+    return check.Check(export._on_cpu(fitted), fitted.bank, known, known)
 
 
 def outputs_of(fitted: SAPatchCore, image: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.data.transform import crop_box
-from sapatchcore.score.anomaly_map import anomaly_map
+from sapatchcore.data.pixels import crop_box
+from sapatchcore.score.anomaly_score import anomaly_map
 from sapatchcore.score.threshold import p_values
 
 torch = pytest.importorskip("torch")
@@ -81,7 +81,7 @@ def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: An
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:6])
     pictures = images(3, size=(100, 90), seed=6)
     expected = detector.predict(pictures)
-    bank = detector._fitted()
+    bank = detector.bank
     graph = _graph(_on_cpu(detector), bank, "float32", detector.calibration)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
@@ -104,7 +104,7 @@ def test_the_whole_graph_is_predict(small: dict[str, Any], good: Any, images: An
 
 def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, images: Any) -> None:
     pictures = torch.from_numpy(images(3, seed=7))
-    bank, plain = fitted._fitted(), _on_cpu(fitted)
+    bank, plain = fitted.bank, _on_cpu(fitted)
     with torch.inference_mode():
         scores = _graph(plain, bank, "float32", None)(pictures)[0].numpy()
         known = type(fitted.calibration)(**{**vars(fitted.calibration), "scores": np.repeat(scores, 4)[:10]})
@@ -116,7 +116,7 @@ def test_a_score_that_is_a_calibration_score_counts_it(fitted: SAPatchCore, imag
 def test_a_large_bank_is_met_in_slices(fitted: SAPatchCore, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = images(2, seed=7)
     monkeypatch.setattr("sapatchcore.export.graph._PRODUCT", 10 * len(fitted.memory_bank))  # ten patches at a time
-    graph = _graph(_on_cpu(fitted), fitted._fitted(), "float32", None)
+    graph = _graph(_on_cpu(fitted), fitted.bank, "float32", None)
     with torch.inference_mode():
         found = dict(zip(OUTPUTS, graph(torch.from_numpy(pictures)), strict=False))
     np.testing.assert_array_equal(found["neighbours"], fitted.predict(pictures).neighbours)
@@ -146,7 +146,7 @@ def test_a_short_bank_is_compared_by_the_numbers_that_the_file_holds(precision: 
 def test_left_out_rows_do_not_count(small: dict[str, Any], good: Any, images: Any, options: dict[str, Any]) -> None:
     """The comparison that a calibration is taken anew with is the pipeline's own, an image's own rows left out."""
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:3])
-    plain, bank = _on_cpu(detector), detector._fitted()
+    plain, bank = _on_cpu(detector), detector.bank
     graph = _graph(plain, bank, "float32", None)
     pictures = images(1, size=plain.settings.input_size, seed=6)
     patches = plain.embed(Batch(("one",), (plain.settings.input_size,), pictures))
@@ -162,7 +162,7 @@ def test_few_rows_left_weigh_as_in_the_pipeline(small: dict[str, Any], good: Any
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.08, "image_score": "reweighted", "neighbors": 9}).fit(
         good[:2]
     )
-    plain, bank = _on_cpu(detector), detector._fitted()
+    plain, bank = _on_cpu(detector), detector.bank
     assert 2 <= int((bank.images == 1).sum()) < 9
     patches = plain.embed(Batch(("one",), (plain.settings.input_size,), good[:1]))
     expected = plain.score(patches, bank, torch.tensor([0]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.data.transform import crop_box, prepare
+from sapatchcore.data.pixels import crop_box, prepare
 
 torch = pytest.importorskip("torch")
 

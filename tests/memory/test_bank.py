@@ -14,7 +14,7 @@ from sapatchcore.embed.patches import Patches, to_patches
 from sapatchcore.memory import bank as module
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.training import TrainingImage
-from sapatchcore.score.image_score import neighbourhood_weight
+from sapatchcore.score.anomaly_score import neighbourhood_weight
 
 
 @pytest.mark.parametrize("rows", [40, 700])  # the index compares with all rows, or uses its boxes

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sapatchcore.embed.patches import Patches, to_patches
-from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.coreset import Projection
 
 CPU = torch.device("cpu")
 

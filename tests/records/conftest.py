@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import postgres
 import pytest
+
+if TYPE_CHECKING:
+    from sapatchcore.records.records import Records
 
 _numbers = itertools.count()
 
@@ -25,3 +29,12 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
         return tmp_path / "inspections.sqlite"
     server: postgres.PostgreSQL = request.getfixturevalue("postgresql")
     return server.url(f"test_{next(_numbers)}")
+
+
+@pytest.fixture
+def records(where: str | Path) -> Iterator[Records]:
+    """Opened, empty."""
+    from sapatchcore.records.records import Records
+
+    with Records(where) as opened:
+        yield opened

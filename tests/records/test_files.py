@@ -6,7 +6,6 @@ import csv
 import errno
 import io
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,12 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: install the ext
 from pyarrow import parquet
 
 from sapatchcore.errors import RecordsError
-from sapatchcore.records import files, rows
+from sapatchcore.records import files
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
 
 NAMES = ["a.png", 'b "quoted", and, commas.png', "line\nbreak.png", "ü 😀.png", "", "12", "true"]
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
-
-
-@pytest.fixture
-def records(where: str | Path) -> Iterator[Records]:
-    with Records(where) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -128,7 +121,7 @@ def test_batches_of_any_size_give_the_same(
             self.parts.append(bytes(part))
             return len(part)
 
-    monkeypatch.setattr(rows, "AT_ONCE", size)
+    monkeypatch.setattr(files, "AT_ONCE", size)
     file = OnlyWrites()
     assert getattr(filled, write)(file) == filled.count(Filter())
     content = b"".join(file.parts)
@@ -167,7 +160,7 @@ def test_without_pyarrow_it_is_said_what_to_install(records: Records, monkeypatc
 
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
 def test_memory_does_not_grow_with_the_records(tmp_path: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "AT_ONCE", 100)
+    monkeypatch.setattr(files, "AT_ONCE", 30)
 
     class Nowhere(io.RawIOBase):
         def writable(self) -> bool:
@@ -185,7 +178,7 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path, write: str, monke
             tracemalloc.stop()
 
     with Records(tmp_path / "r.sqlite") as records:
-        new = [inspection() for _ in range(500)]
+        new = [inspection() for _ in range(150)]
         records.add(new)
         peak(records)  # what is made once
         few = peak(records)

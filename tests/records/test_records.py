@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,19 +16,19 @@ from inspections import PlainRecords, inspection
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install the extra serve")
 
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
+
+import sapatchcore.records
 from sapatchcore.errors import DataError, RecordsError, SettingsError
 from sapatchcore.records import records as records_module
-from sapatchcore.records.record import Filter, Watched
+from sapatchcore.records.record import ACCEPT, KINDS, REJECT, VERDICTS, Filter, WatchedFile
 from sapatchcore.records.records import Records
+from sapatchcore.records.tables import RECORDS, VERSION
+from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\n and so on"
-
-
-@pytest.fixture
-def records(where: str | Path) -> Iterator[Records]:
-    with Records(where) as opened:
-        yield opened
 
 
 class Clock:
@@ -45,7 +44,48 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-# ------------------------------------------------------------------------------------------------- one record
+def test_the_package_has_records_on_first_use() -> None:
+    assert sapatchcore.records.Records is Records
+    with pytest.raises(AttributeError, match="Recrods"):
+        sapatchcore.records.Recrods  # noqa: B018
+
+
+def test_the_declaration_names_what_the_verdicts_say() -> None:
+    assert KINDS == (LOCAL, CO_OCCURRENCE, BOTH)
+    assert VERDICTS == (ACCEPT, REJECT)
+
+
+def test_the_table_is_the_one_of_its_version() -> None:
+    """What a change of Record would break: databases of this version that are there already."""
+    ddl = str(CreateTable(RECORDS).compile(dialect=sqlite.dialect()))  # type: ignore[no-untyped-call]
+    columns = [line.strip().rstrip(",") for line in ddl.splitlines()[2:] if line.strip() not in ("", ")")]
+    assert (VERSION, columns) == (
+        1,
+        [
+            "number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
+            "time DATETIME NOT NULL",
+            "model TEXT NOT NULL",
+            "model_hash VARCHAR(64) NOT NULL",
+            "image_hash VARCHAR(64) NOT NULL",
+            "file_name TEXT NOT NULL",
+            "width INTEGER NOT NULL",
+            "height INTEGER NOT NULL",
+            "score DOUBLE NOT NULL",
+            "p_value DOUBLE",
+            "threshold DOUBLE",
+            "false_reject DOUBLE",
+            "verdict TEXT",
+            "kind TEXT",
+            "local DOUBLE NOT NULL",
+            "context DOUBLE NOT NULL",
+            "image_bytes BIGINT NOT NULL",
+            "feedback TEXT",
+            "feedback_note TEXT",
+            "feedback_time DATETIME",
+            "feedback_by TEXT",
+            "source TEXT NOT NULL",
+        ],
+    )
 
 
 @pytest.mark.usefixtures("clock")
@@ -154,9 +194,6 @@ def test_p_values_are_the_last_ones_of_one_version_oldest_first(records: Records
     assert records.p_values("screws", "a" * 64, 0) == []
 
 
-# ------------------------------------------------------------------------------------------------- many
-
-
 def test_a_thousand_records_with_images_are_one_transaction(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     database = records._database
     count, writing = 0, database.writing
@@ -244,8 +281,6 @@ def test_a_number_is_never_given_twice(records: Records) -> None:
     assert records.add([inspection()])[0].number == record.number + 1
 
 
-# ------------------------------------------------------------------------------------------------- against the oracle
-
 NAMES = ["a.png", "A.png", "b_1.png", "b%1.png", "b*.png", "[b].png", "b?.png", "b\\.png", "\n.png"]
 PATTERNS = [*NAMES, "*", "b*", "*.png", "*1*", "[*", "?*", "b_*", "*%*", "*\\*", "a*b", ""]
 news = st.builds(
@@ -287,7 +322,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_any_sequence_answers_as_a_plain_list(records: Records, clock: Clock, steps: list[Any]) -> None:
     # One database for all examples: what is there at first is what the list begins with.
@@ -380,57 +415,55 @@ def test_the_calendars_ends(records: Records, time: datetime, zone: int) -> None
     assert len(records.find(Filter(until=moment))) == (time == datetime.max)
 
 
-# ------------------------------------------------------------------------------------------------- marks of watched files
-
-
-def test_a_watched_file_is_recorded_with_its_mark_once(records: Records) -> None:
-    mark = Watched("/in", "a/1.png", 10, 123, "b" * 64)
-    assert len(records.add([inspection(watched=mark)])) == 1
-    assert records.seen("/in", ["a/1.png", "a/2.png"]) == {"a/1.png": mark}
-    assert records.seen("/other", ["a/1.png"]) == {}
+def test_a_watched_file_is_recorded_with_its_state_once(records: Records) -> None:
+    file = WatchedFile("/in", "a/1.png", 10, 123, "b" * 64)
+    assert len(records.add([inspection(watched=file)])) == 1
+    assert records.processed_files("/in", ["a/1.png", "a/2.png"]) == {"a/1.png": file}
+    assert records.processed_files("/other", ["a/1.png"]) == {}
     # The same content again, as another program would have it: nothing is recorded.
-    assert records.add([inspection(watched=mark), inspection(watched=replace(mark, mtime_ns=5))]) == []
-    fresh = replace(mark, image_hash="c" * 64)
+    assert records.add([inspection(watched=file), inspection(watched=replace(file, mtime_ns=5))]) == []
+    fresh = replace(file, image_hash="c" * 64)
     both = records.add([inspection(file_name="kept", watched=fresh), inspection(file_name="api")])
     assert [one.file_name for one in both] == ["kept", "api"]
-    assert records.seen("/in", ["a/1.png"]) == {"a/1.png": fresh}
+    assert records.processed_files("/in", ["a/1.png"]) == {"a/1.png": fresh}
     assert records.count(Filter()) == 3
     touched = replace(fresh, mtime_ns=999)
     records.same_content(touched)
-    assert records.seen("/in", ["a/1.png"]) == {"a/1.png": touched}
+    assert records.processed_files("/in", ["a/1.png"]) == {"a/1.png": touched}
 
 
 @pytest.mark.usefixtures("clock")
 def test_an_unreadable_file_is_kept_once_for_each_state(records: Records) -> None:
-    mark = Watched("/in", "\udcff.png", 10, 123, "")
-    assert records.unreadable(mark, "It is no image.")
-    assert not records.unreadable(mark, "It is no image.")
-    assert records.unreadable(replace(mark, mtime_ns=124), "Still no image.")
+    file = WatchedFile("/in", "\udcff.png", 10, 123, "")
+    assert records.unreadable(file, "It is no image.")
+    assert not records.unreadable(file, "It is no image.")
+    assert records.unreadable(replace(file, mtime_ns=124), "Still no image.")
     assert [(one.name, one.reason, one.time) for one in records.watch_errors()] == [
         ("\\xff.png", "Still no image.", DAY),
         ("\\xff.png", "It is no image.", DAY),
     ]
     assert len(records.watch_errors(1)) == 1
-    assert set(records.seen("/in", ["\udcff.png", "\\xff.png"])) == {"\udcff.png"}
+    assert set(records.processed_files("/in", ["\udcff.png", "\\xff.png"])) == {"\udcff.png"}
 
 
-def test_many_marks(records: Records) -> None:
-    names = [f"{i}.png" for i in range(1203)]
-    records.add([inspection(watched=Watched("/in", name, 1, 2, name)) for name in names])
-    assert set(records.seen("/in", [*names, "x"])) == set(names)
+def test_many_processed_files(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "FILES_AT_ONCE", 50)
+    names = [f"{i}.png" for i in range(123)]
+    records.add([inspection(watched=WatchedFile("/in", name, 1, 2, name)) for name in names])
+    assert set(records.processed_files("/in", [*names, "x"])) == set(names)
 
 
-def test_a_mark_goes_once_its_file_was_away_for_long_while_the_folder_was_watched(
+def test_a_file_is_forgotten_once_it_was_away_for_long_while_the_folder_was_watched(
     records: Records, clock: Clock
 ) -> None:
     names = ["stays.png", "goes.png"]
-    records.add([inspection(watched=Watched("/in", name, 1, 2, name)) for name in names])
-    records.add([inspection(watched=Watched("/off", "x.png", 1, 2, "x"))])
+    records.add([inspection(watched=WatchedFile("/in", name, 1, 2, name)) for name in names])
+    records.add([inspection(watched=WatchedFile("/off", "x.png", 1, 2, "x"))])
     clock.now += timedelta(days=100)
     records.prune(older_than=timedelta(days=30))  # nobody watched: nobody knows what is there
     assert records.count(Filter()) == 0
-    assert set(records.seen("/in", names)) == set(names)
+    assert set(records.processed_files("/in", names)) == set(names)
     records.still_there("/in", ["stays.png"])
     records.prune(older_than=timedelta(days=30))
-    assert set(records.seen("/in", names)) == {"stays.png"}
-    assert set(records.seen("/off", ["x.png"])) == {"x.png"}
+    assert set(records.processed_files("/in", names)) == {"stays.png"}
+    assert set(records.processed_files("/off", ["x.png"])) == {"x.png"}

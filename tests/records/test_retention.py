@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,11 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install t
 from sapatchcore.errors import SettingsError
 from sapatchcore.records import records as records_module
 from sapatchcore.records import retention
-from sapatchcore.records.record import Filter
+from sapatchcore.records.record import Filter, WatchedFile
 from sapatchcore.records.records import Records
 from sapatchcore.records.retention import as_age, as_bytes
 
 EVERYTHING = Filter(limit=10**6)
-
-
-@pytest.fixture
-def records(where: str | Path) -> Iterator[Records]:
-    with Records(where) as opened:
-        yield opened
 
 
 def images(records: Records) -> list[int]:
@@ -37,10 +30,10 @@ def images(records: Records) -> list[int]:
 
 
 def fill(records: Records, sizes: list[int], good: set[int]) -> list[int]:
-    """One record each, with an image of that many bytes where that is not 0; the places in ``good`` are called good."""
+    """One record each, with an image of that many bytes where that is not 0; those in ``good``, by index, are called good."""
     found = records.add([inspection(image=bytes(size), media_type="image/png") for size in sizes])
-    for place in good:
-        records.feedback(found[place].number, "good")
+    for index in good:
+        records.feedback(found[index].number, "good")
     return [one.number for one in found]
 
 
@@ -49,7 +42,7 @@ def test_by_age_everything_older_goes(records: Records, monkeypatch: pytest.Monk
     monkeypatch.setattr(records_module, "_now", lambda: now)
     monkeypatch.setattr(retention, "ROWS", 3)
     old = fill(records, [100] * 10, {0, 5})
-    records.unreadable(inspection_mark(), "It is no image.")
+    records.unreadable(unreadable_file(), "It is no image.")
     now += timedelta(days=30)
     young = fill(records, [100, 0], {0})
     gone = records.prune(older_than=timedelta(days=30))  # 30 days old is not older than 30 days
@@ -64,8 +57,8 @@ def test_by_age_everything_older_goes(records: Records, monkeypatch: pytest.Monk
     assert gone.bytes == records.size()
 
 
-def inspection_mark() -> records_module.Watched:
-    return records_module.Watched("/in", "a.png", 1, 2, "")
+def unreadable_file() -> WatchedFile:
+    return WatchedFile("/in", "a.png", 1, 2, "")
 
 
 def test_by_size_other_images_go_first_then_good_ones_then_records(records: Records) -> None:
@@ -92,7 +85,7 @@ def test_nothing_goes_where_there_is_room(records: Records) -> None:
     assert len(images(records)) == 3
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.one_of(st.just(0), st.integers(1, 60_000)), max_size=30),
     good=st.sets(st.integers(0, 29)),

@@ -45,7 +45,7 @@ def test_an_address_of_the_client_is_refused() -> None:
 @pytest.mark.parametrize(
     ("address", "kind", "sentence"),
     [
-        ("127.0.0.1:1", ScaleError, r"No Ray cluster answers at 127\.0\.0\.1:1: .* --ray local"),
+        ("127.0.0.1:1", ScaleError, r"No Ray cluster answers at 127\.0\.0\.1:1: .* `address` local"),
         ("127.0.0.1:99999", ScaleError, "No Ray cluster answers"),
         ("somewhere", SettingsError, r"must be local, auto or HOST:PORT\. Got 'somewhere'"),
     ],

@@ -105,5 +105,5 @@ def test_wrong_use_is_said_before_any_work(cluster: Any, folder: Path, tmp_path:
         fit(folder / "good", model, OPTIONS, address=cluster.address, shares=0)
     with pytest.raises(DataError, match="does not exist"):
         fit(folder / "nothing", model, OPTIONS, address=cluster.address)
-    with pytest.raises(SettingsError, match=r"--ray must be local, auto or HOST:PORT"):
+    with pytest.raises(SettingsError, match=r"`address` must be local, auto or HOST:PORT"):
         fit(folder / "good", model, OPTIONS, address="ray://here:10001")

@@ -21,7 +21,7 @@ def share_of(x: torch.Tensor) -> Share:
     share = Share.__new__(Share)
     share._number, share._frontier = 0, None
     share._spill: Any = SimpleNamespace()
-    share._pipeline: Any = SimpleNamespace(network=SimpleNamespace(device=torch.device("cpu")))
+    share.embedder: Any = SimpleNamespace(network=SimpleNamespace(device=torch.device("cpu")))
     share._projected = GrowingRows(on_disk=False)
     share._projected.append(x)
     return share

@@ -15,8 +15,8 @@ import torch
 
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import NotFittedError, SettingsError
-from sapatchcore.score.anomaly_map import anomaly_map
-from sapatchcore.score.calibration import ARRAYS, LEFT_OUT, NO_CALIBRATION, SEPARATE, Calibration, joined
+from sapatchcore.score.anomaly_score import anomaly_map
+from sapatchcore.score.calibration import ARRAYS, LEAVE_ONE_OUT, NO_CALIBRATION, SEPARATE, Calibration, concatenated
 
 UInt8 = npt.NDArray[np.uint8]
 TINY = 1e-9  # a coreset ratio that keeps a single patch
@@ -66,7 +66,7 @@ def test_left_out_scores_are_a_plain_comparison_with_the_other_images(
     expected = left_out_grids(detector, patches)
     np.testing.assert_allclose(known.grids, expected, rtol=1e-4)
     np.testing.assert_allclose(known.scores, expected.amax((1, 2)), rtol=1e-4)
-    assert known.source == LEFT_OUT
+    assert known.source == LEAVE_ONE_OUT
     assert known.images.tolist() == list(range(10))
     assert known.names == tuple(image for image in detector.provenance[0])
     assert known.sizes == ((64, 64),) * 10
@@ -78,7 +78,7 @@ def test_rows_and_parts_belong_to_the_distances(fitted: SAPatchCore, good: UInt8
     owners = fitted.provenance[1][known.rows]
     assert (owners != known.images[:, None, None]).all()
     squared = (patches - matched).square()
-    c2 = fitted._pipeline.network.channels[0]
+    c2 = fitted.embedder.network.channels[0]
     np.testing.assert_allclose(known.grids, squared.sum(3).sqrt(), rtol=1e-4)
     np.testing.assert_allclose(known.local, squared[..., :c2].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
     np.testing.assert_allclose(known.context, squared[..., c2:].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
@@ -306,12 +306,12 @@ def test_what_a_forgotten_image_leaves_are_upper_bounds(
 
 def test_joined_takes_both_in_order(fitted: SAPatchCore) -> None:
     known = fitted.calibration
-    both = joined(known, known)
+    both = concatenated(known, known)
     assert both is not None
     assert len(both) == 20
     assert both.names == known.names * 2
     assert both.scores.tolist() == known.scores.tolist() * 2
-    assert joined(None, known) is joined(known, None) is known
+    assert concatenated(None, known) is concatenated(known, None) is known
 
 
 def test_arrays_that_do_not_fit_are_refused(fitted: SAPatchCore) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sapatchcore import DataError, Result, SAPatchCore
-from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.data.transform import prepare
+from sapatchcore.data.images import read_thumbnail
+from sapatchcore.data.pixels import prepare
 from sapatchcore.embed.patches import to_patches
-from sapatchcore.score.anomaly_map import window
+from sapatchcore.score.anomaly_score import window
 from sapatchcore.score.explain import Cause, Explanation, cell_box, cells_under, drawn_from
 from sapatchcore.score.regions import find_regions
 from sapatchcore.settings import settings_from

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapatchcore.score.image_score import largest, neighbourhood_weight
+from sapatchcore.score.anomaly_score import largest, neighbourhood_weight
 
 
 def test_by_hand() -> None:

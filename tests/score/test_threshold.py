@@ -21,9 +21,8 @@ from scripts import script
 
 from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import Batch
-from sapatchcore.embed.patches import Patches, covering_cell
+from sapatchcore.embed.patches import Embedder, Patches, covering_cell
 from sapatchcore.errors import SettingsError
-from sapatchcore.pipeline import Pipeline
 from sapatchcore.score.threshold import (
     FALSE_REJECT,
     check_rate,
@@ -169,7 +168,7 @@ SPLITS, NAIVE_SPLITS = 200, 20
 LEARNED, CALIBRATED, IMAGES = 199, 199, 560  # with 199 calibration images, each of RATES is a whole number of ranks
 
 
-class Made(Pipeline):
+class Made(Embedder):
     """The detector's pipeline over made embeddings: 12 patches of 6 + 2 numbers an image. Images are numbers."""
 
     def __init__(self, **options: Any) -> None:
@@ -197,7 +196,7 @@ class Made(Pipeline):
 
 def detector_of(pipeline: Made) -> SAPatchCore:
     detector = SAPatchCore(**pipeline.settings.model_dump())
-    detector._pipeline = pipeline
+    detector.embedder = pipeline
     return detector
 
 
@@ -208,7 +207,7 @@ Pairs = list[tuple[Floats, Floats]]  # calibration scores and those of other goo
 def splits() -> dict[str, Pairs]:
     """The detector's own fit and calibrate on 200 random splits: "calibration, threshold" → what it scored."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sapatchcore.learning.images.thumbnail", lambda _: b"")  # nobody looks at them, 40,000 times
+        patch.setattr("sapatchcore.memory.training.thumbnail", lambda _: b"")  # nobody looks at them, 40,000 times
         return split_again()  # the patch ends here: other fixtures, made later, are to have their pictures
 
 

@@ -17,21 +17,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import NotFittedError, Result, SAPatchCore, SettingsError
-from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL, Usual, Verdict
+from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL, KindClassifier, Verdict
 
 # --- kinds by hand -----------------------------------------------------------------------------------------------------
 
 # Medians 2 and 4. Of three images, the largest parts, 3 and 6, are what is called unusual; all balances are 1.
-THREE = Usual(calibration_of([1, 2, 3], [2, 4, 6]))
+THREE = KindClassifier(calibration_of([1, 2, 3], [2, 4, 6]))
 # Medians 2 and 4. Balances (C / 4) / (L / 2): 2, 1 and 1/2. Unusual: 4 and 4.
-UNEVEN = Usual(calibration_of([1, 2, 4], [4, 4, 4]))
-ONE = Usual(calibration_of([2], [3]))
+UNEVEN = KindClassifier(calibration_of([1, 2, 4], [4, 4, 4]))
+ONE = KindClassifier(calibration_of([2], [3]))
 
 
 def test_ratios_are_of_the_medians() -> None:
     assert THREE.ratios(4, 4) == (2, 1)
     assert THREE.ratios(1, 12) == (0.5, 3)
-    assert Usual(calibration_of([1, 9, 2, 4], [1, 1, 1, 5])).ratios(6, 6) == (2, 6), (
+    assert KindClassifier(calibration_of([1, 9, 2, 4], [1, 1, 1, 5])).ratios(6, 6) == (2, 6), (
         "of an even number, the middle two's mean"
     )
 
@@ -58,23 +58,23 @@ def test_ratios_are_of_the_medians() -> None:
         pytest.param(ONE, 2, 3, LOCAL, id="one image: itself"),
     ],
 )
-def test_kind_by_hand(usual: Usual, local: float, context: float, kind: str) -> None:
+def test_kind_by_hand(usual: KindClassifier, local: float, context: float, kind: str) -> None:
     assert usual.kind(local, context) == kind
 
 
 def test_unusual_is_what_one_in_twenty_exceeds() -> None:
     """Of 40 images, k = ⌊0.05 · 41⌋ = 2: the second largest, 39; of 38 and fewer it is the largest."""
-    forty = Usual(calibration_of(range(1, 41), range(1, 41)))
+    forty = KindClassifier(calibration_of(range(1, 41), range(1, 41)))
     assert forty.kind(39.5, 39.5) == BOTH
     assert forty.kind(39, 39) == LOCAL
-    fewer = Usual(calibration_of(range(1, 39), range(1, 39)))
+    fewer = KindClassifier(calibration_of(range(1, 39), range(1, 39)))
     assert fewer.kind(37.5, 37.5) == LOCAL
     assert fewer.kind(38.5, 38.5) == BOTH
 
 
 def test_unusual_balances_are_left_out_at_both_ends() -> None:
     """40 images with L = 1: the second largest and second smallest of the balances, 39 and 2 of a median 20.5, bound."""
-    usual = Usual(calibration_of([1] * 40, range(1, 41)))
+    usual = KindClassifier(calibration_of([1] * 40, range(1, 41)))
     assert usual.kind(1.5, 1.5 * 39.5) == CO_OCCURRENCE
     assert usual.kind(1.5, 1.5 * 38.5) == BOTH
     assert usual.kind(25, 25 * 2.1) == BOTH
@@ -84,16 +84,16 @@ def test_unusual_balances_are_left_out_at_both_ends() -> None:
 @pytest.mark.filterwarnings("error")
 def test_parts_that_are_zero() -> None:
     """Training images that are all alike: any difference is infinitely unusual."""
-    nothing = Usual(calibration_of([0, 0, 0], [0, 0, 0]))
+    nothing = KindClassifier(calibration_of([0, 0, 0], [0, 0, 0]))
     assert nothing.ratios(0, 0) == (0, 0)
     assert nothing.kind(0, 0) == LOCAL
     assert nothing.kind(0, 1) == CO_OCCURRENCE
     assert nothing.kind(1, 0) == LOCAL
     assert nothing.kind(1, 1) == BOTH
-    same_context = Usual(calibration_of([1, 2, 3], [0, 0, 0]))
+    same_context = KindClassifier(calibration_of([1, 2, 3], [0, 0, 0]))
     assert same_context.kind(1, 0.5) == CO_OCCURRENCE
     assert same_context.kind(9, 0) == LOCAL
-    some_zeros = Usual(calibration_of([0, 2, 4], [0, 3, 3]))
+    some_zeros = KindClassifier(calibration_of([0, 2, 4], [0, 3, 3]))
     assert some_zeros.kind(5, 0) == LOCAL
     assert some_zeros.kind(0, 5) == CO_OCCURRENCE
     assert some_zeros.kind(5, 7.5) == BOTH
@@ -123,7 +123,7 @@ def test_kind_for_any_calibration(parts: list[tuple[int, int]], local: int, cont
     columns = [list(column) for column in zip(*parts, strict=True)]
     expected = kind_written_plainly(*columns, local, context)
     assume(expected is not None)
-    assert Usual(calibration_of(*columns)).kind(local, context) == expected
+    assert KindClassifier(calibration_of(*columns)).kind(local, context) == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -133,7 +133,7 @@ def test_kind_does_not_depend_on_the_unit(parts: list[tuple[int, int]], local: f
     columns = [list(column) for column in zip(*parts, strict=True)]
     assume(kind_written_plainly(*columns, local, context) is not None)
     times = [column if i == 0 else [10 * value for value in column] for i, column in enumerate(columns)]
-    assert Usual(calibration_of(*columns)).kind(local, context) == Usual(calibration_of(*times)).kind(
+    assert KindClassifier(calibration_of(*columns)).kind(local, context) == KindClassifier(calibration_of(*times)).kind(
         local, 10 * context
     )
 

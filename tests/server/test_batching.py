@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from serving import INSPECT, PNG, encoded, hold, post, service_of, serving, until
 
 from sapatchcore import SAPatchCore
+from sapatchcore.detector import Scored
 from sapatchcore.errors import DataError
-from sapatchcore.pipeline import Scored
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
 from sapatchcore.server import served

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.datasets.folders import Dataset, open_dataset
-from sapatchcore.datasets.samples import Sample
+from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.verify.evaluate import Evaluation, evaluate
 
 SIZE = (64, 80)

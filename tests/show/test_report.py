@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapatchcore.datasets.folders import Dataset
-from sapatchcore.datasets.samples import Sample
+from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.result import Result
 from sapatchcore.show import report, report_rows
@@ -351,7 +350,7 @@ class TestRows:
         assert found["image_auroc"] == made.evaluation.image_auroc
         report.write_rows(*parts)
         assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "r.json"]
-        with pytest.raises(DataError, match="another file with --csv"):
+        with pytest.raises(DataError, match="another file with `csv_file`"):
             report.write_rows(*parts, csv_file=tmp_path / "r.json" / "r.csv")
 
 

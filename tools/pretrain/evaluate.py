@@ -22,8 +22,7 @@ from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import greedy_coreset
-from sapatchcore.memory.projection import Projection
+from sapatchcore.memory.coreset import Projection, greedy_coreset
 from sapatchcore.verify.files import write_json
 from sapatchcore.verify.metrics import auroc
 

@@ -22,7 +22,7 @@ from camera import photograph
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD
+from sapatchcore.embed.backbone import IMAGENET_MEAN, IMAGENET_STD
 from sapatchcore.verify.files import write_bytes
 
 Weights = dict[str, torch.Tensor]

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sapatchcore.atomic import atomic_write
-from sapatchcore.embed.normalise import IMAGENET_MEAN, IMAGENET_STD
+from sapatchcore.embed.backbone import IMAGENET_MEAN, IMAGENET_STD
 from sapatchcore.errors import DataError
 
 AVERAGE = 0.998  # of the weights, a step

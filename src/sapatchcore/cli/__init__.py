@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
 import typer
 
 from sapatchcore import __version__
-from sapatchcore.cli import inspect, learn, measure, model, records, serve, synth
+from sapatchcore.cli import inspect, learn, measure, model, records, serve
 from sapatchcore.errors import SAPatchCoreError, learn_needed
 
 app = typer.Typer(
@@ -23,9 +24,17 @@ for command in (
     records.watch,
 ):
     app.command()(command)
-app.command(no_args_is_help=True)(synth.synth)
-app.command()(synth.demo)
+app.command(no_args_is_help=True)(measure.synth)
+app.command()(measure.demo)
 app.add_typer(records.app, name="records")
+
+
+_FLAGS = {"address": "--ray", "csv_file": "--csv"}  # all others are called as the options of the library are
+
+
+def with_flags(sentence: str) -> str:
+    """A library's error names options in backquotes, `batch_size`; here they are flags: --batch-size."""
+    return re.sub(r"`([a-z]+(?:_[a-z]+)*)`", lambda one: _FLAGS.get(one[1], f"--{one[1].replace('_', '-')}"), sentence)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,7 +50,7 @@ def main() -> int:
         with learn_needed():
             app()
     except SAPatchCoreError as error:
-        typer.echo(f"sapatchcore: {error}", err=True)
+        typer.echo(f"sapatchcore: {with_flags(str(error))}", err=True)
         return error.exit_code
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported for a name

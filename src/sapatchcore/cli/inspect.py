@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import (
+from sapatchcore.cli.options import (
     AnyModel,
     Device,
     FalseReject,
@@ -18,10 +18,10 @@ from sapatchcore.cli.common import (
     Model,
     Quiet,
     WeightsFile,
+    progress_bars,
     promised_rate,
     warn,
 )
-from sapatchcore.cli.progress import progress_bars
 from sapatchcore.cli.ray import Ray, RayWorkers, predict_on_ray, require_ray
 from sapatchcore.open_model import load_model, open_model
 
@@ -82,7 +82,7 @@ def predict(
         )
         return
     check_format(map_format := map_format or "png")
-    sources = [one for place in images for one in files_of(place)]
+    sources = [file for path in images for file in files_of(path)]
     detector = open_model(model, **options)
     rate = None
     if detector.is_calibrated or false_reject is not None:
@@ -129,16 +129,18 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write (.html).")],
     false_reject: FalseReject = None,
     csv: Annotated[Path | None, typer.Option(help="Also a table, one row an image.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also all figures and verdicts as JSON.")] = None,
     layout: Layout = "auto",
     device: Device = "auto",
     weights: WeightsFile = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="For machines: all figures and verdicts as JSON on standard output.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
     from sapatchcore.datasets.folders import open_dataset
-    from sapatchcore.show.report import require_packages, write_report, write_rows
-    from sapatchcore.show.report_rows import explained
+    from sapatchcore.show.report import require_packages, write_report
+    from sapatchcore.show.report_rows import explained, report_rows, write_rows
     from sapatchcore.verify.evaluate import evaluate
 
     require_packages()
@@ -151,9 +153,9 @@ def report(
         evaluation = evaluate(detector, dataset, progress)
         seconds = {"load": loaded - start, "evaluate": time.perf_counter() - loaded}
         found = None
-        if rate is not None and (csv or json_file):  # the page alone may not need every image
+        if rate is not None and (csv or json_output):  # the page alone may not need every image
             found = explained(detector, evaluation.result, range(len(evaluation.labels)), rate, progress)
-        facts = write_report(
+        summary = write_report(
             output,
             detector,
             dataset,
@@ -163,16 +165,15 @@ def report(
             explanations=found,
             progress=progress,
         )
-        write_rows(
-            detector,
-            dataset,
-            evaluation,
-            false_reject=rate,
-            csv_file=csv,
-            json_file=json_file,
-            explanations=found,
-        )
-    typer.echo(f"{output}: {facts.images} images, {facts.bytes / 1e6:.1f} MB.")
+        if csv is not None:
+            write_rows(detector, dataset, evaluation, false_reject=rate, csv_file=csv, explanations=found)
+        rows = report_rows(detector, dataset, evaluation, false_reject=rate, explanations=found) if json_output else []
+    if json_output:
+        figures = evaluation.to_dict(rate)
+        figures.pop("scores")
+        typer.echo(json.dumps({**figures, "verdicts": rows}, allow_nan=False))
+        return
+    typer.echo(f"{output}: {summary.images} images, {summary.bytes / 1e6:.1f} MB.")
 
 
 def gif(
@@ -202,9 +203,9 @@ def gif(
     with progress_bars(quiet=quiet) as progress:
         # All are scored, so that the colours' scale does not hang on which are shown.
         result = detector.predict([sample.path for sample in dataset.test], progress)
-    places = choose([sample.label for sample in dataset.test], most)
-    facts = write_gif(
-        frames_of(result, dataset, places, rate),
+    indices = choose([sample.label for sample in dataset.test], most)
+    summary = write_gif(
+        frames_of(result, dataset, indices, rate),
         output,
         scale_for(result, rate),
         title=dataset.name,
@@ -212,7 +213,9 @@ def gif(
         most_bytes=most_bytes,
     )
     if json_output:
-        typer.echo(json.dumps({"gif": str(output), "frames": facts.frames, "bytes": facts.bytes, "width": facts.width}))
+        typer.echo(
+            json.dumps({"gif": str(output), "frames": summary.frames, "bytes": summary.bytes, "width": summary.width})
+        )
         return
-    dropped = f", {facts.dropped} left out to stay below {most_bytes / 1e6:g} MB" if facts.dropped else ""
-    typer.echo(f"{output}: {facts.frames} images{dropped}, {facts.bytes / 1e6:.1f} MB.")
+    dropped = f", {summary.dropped} left out to stay below {most_bytes / 1e6:g} MB" if summary.dropped else ""
+    typer.echo(f"{output}: {summary.frames} images{dropped}, {summary.bytes / 1e6:.1f} MB.")

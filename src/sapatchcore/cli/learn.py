@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import Calibrate, Device, Json, Layout, Log, Model, Quiet, WeightsFile, warn
-from sapatchcore.cli.options import with_settings
-from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.options import (
+    Calibrate,
+    Device,
+    Json,
+    Layout,
+    Log,
+    Model,
+    Quiet,
+    WeightsFile,
+    progress_bars,
+    warn,
+    with_settings,
+)
 from sapatchcore.cli.ray import Ray, Shares, require_ray
 from sapatchcore.errors import SettingsError
 from sapatchcore.open_model import load_model
@@ -77,13 +87,13 @@ def fit(
                 include_thumbnails=include_thumbnails,
                 progress=progress,
             )
-            facts = {"model": str(output), **found, "bytes": output.stat().st_size}
+            summary = {"model": str(output), **found, "bytes": output.stat().st_size}
         else:
             detector = _fitted(data, layout, calibrate, options, progress)
             detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
-            facts = _facts(detector, output)
-        tracker.figures({"fit": facts})
-    _say(facts, json_output, "learned from")
+            summary = _summary(detector, output)
+        tracker.figures({"fit": summary})
+    _say(summary, json_output, "learned from")
 
 
 def _fitted(
@@ -128,8 +138,8 @@ def update(
     def change(detector: SAPatchCore, progress: Progress | None) -> None:
         detector.update(images, progress, calibrate=calibrate, rescore=rescore)
 
-    before, facts = _changed(model, output, device, weights, change, include_thumbnails, quiet)
-    _say({**facts, "added": facts["bank"][0] - before}, json_output, "now learned from")
+    before, summary = _changed(model, output, device, weights, change, include_thumbnails, quiet)
+    _say({**summary, "added": summary["bank"][0] - before}, json_output, "now learned from")
 
 
 def forget(
@@ -147,8 +157,8 @@ def forget(
         for image in images:
             detector.forget(image, progress)
 
-    before, facts = _changed(model, output, device, weights, change, True, quiet)
-    _say({**facts, "removed": before - facts["bank"][0]}, json_output, "now learned from")
+    before, summary = _changed(model, output, device, weights, change, True, quiet)
+    _say({**summary, "removed": before - summary["bank"][0]}, json_output, "now learned from")
 
 
 def _changed(
@@ -160,7 +170,7 @@ def _changed(
     include_thumbnails: bool,
     quiet: bool,
 ) -> tuple[int, dict[str, Any]]:
-    """Load, change and write a model, its weights inside where they were: the bank's rows before, and the facts after."""
+    """Load, change and write a model, its weights inside where they were: (the bank's rows before, the summary after)."""
     from sapatchcore.model_file import has_weights
 
     target = output or model
@@ -170,10 +180,10 @@ def _changed(
     with progress_bars(quiet=quiet) as progress:
         change(detector, progress)
         detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
-    return before, _facts(detector, target)
+    return before, _summary(detector, target)
 
 
-def _facts(detector: SAPatchCore, path: Path) -> dict[str, Any]:
+def _summary(detector: SAPatchCore, path: Path) -> dict[str, Any]:
     return {
         "model": str(path),
         "training_images": len(detector.provenance[0]),
@@ -183,17 +193,17 @@ def _facts(detector: SAPatchCore, path: Path) -> dict[str, Any]:
     }
 
 
-def _say(facts: dict[str, Any], json_output: bool, verb: str) -> None:
+def _say(summary: dict[str, Any], json_output: bool, verb: str) -> None:
     if json_output:
-        typer.echo(json.dumps(facts))
+        typer.echo(json.dumps(summary))
         return
-    changed = "".join(f", {facts[word]} {word}" for word in ("added", "removed") if word in facts)
-    rows, numbers = facts["bank"]
+    changed = "".join(f", {summary[word]} {word}" for word in ("added", "removed") if word in summary)
+    rows, numbers = summary["bank"]
     typer.echo(
-        f"{facts['model']}: {verb} {facts['training_images']} images, {'kept' if not changed else 'keeps'} {rows} patches of "
-        f"{numbers} numbers{changed} ({facts['bytes'] / 1e6:.1f} MB)."
+        f"{summary['model']}: {verb} {summary['training_images']} images, {'kept' if not changed else 'keeps'} {rows} patches of "
+        f"{numbers} numbers{changed} ({summary['bytes'] / 1e6:.1f} MB)."
     )
-    count = facts["calibration_images"]
+    count = summary["calibration_images"]
     typer.echo(
         f"{count} calibration scores: a false-reject rate down to {1 / (count + 1):.2%} can be promised."
         if count

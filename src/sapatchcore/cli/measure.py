@@ -1,4 +1,4 @@
-"""How good a model is: on one category, and on all of a data set."""
+"""Made data sets to try things on, and how good a model is: on one category, and on all of a data set."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sapatchcore import __version__
-from sapatchcore.cli.common import FalseReject, Json, Layout, Log, Quiet, promised_rate, warn
-from sapatchcore.cli.options import with_settings
-from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.options import (
+    FalseReject,
+    Json,
+    Layout,
+    Log,
+    Quiet,
+    progress_bars,
+    promised_rate,
+    warn,
+    with_settings,
+)
 from sapatchcore.cli.ray import Ray, RayWorkers, require_ray
 from sapatchcore.errors import SettingsError
 from sapatchcore.settings import settings_from
@@ -21,6 +29,69 @@ if TYPE_CHECKING:
     from sapatchcore.show.trackers import Tracker
     from sapatchcore.verify.evaluate import Evaluation
     from sapatchcore.verify.tables import Run
+
+Scene = Annotated[
+    str,
+    typer.Argument(
+        help="screws (after CAD-SD: scratch, paint, a nut too many, no nut) or kits (trays of parts: one missing, one too many, "
+        "two swapped, a wrong pair)."
+    ),
+]
+Out = Annotated[Path, typer.Argument(help="The folder to make, new or empty.")]
+Side = Annotated[int | None, typer.Option(help="Pixels a side. Default: the scene's own.")]
+Train = Annotated[int | None, typer.Option(help="Good images to learn from. Default: the scene's own number.")]
+Test = Annotated[int | None, typer.Option(help="Test images of each kind. Default: the scene's own numbers.")]
+MadeLayout = Annotated[str, typer.Option(help="mvtec (MVTec AD's folders, PNG) or cad_sd (CAD-SD's, JPEG).")]
+Seed = Annotated[int, typer.Option(help="Same seed, same images.")]
+
+
+def synth(
+    scene: Scene,
+    out: Out,
+    side: Side = None,
+    train: Train = None,
+    test: Test = None,
+    layout: MadeLayout = "mvtec",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Make a data set to try things on."""
+    from sapatchcore.synth.write import find_scene, write_dataset
+
+    counts = None if test is None else dict.fromkeys(find_scene(scene).KINDS, test)
+    with progress_bars(quiet=quiet) as progress:
+        made = write_dataset(
+            out, scene, side=side, train=train, test=counts, layout=layout, seed=seed, progress=progress
+        )
+    summary = {
+        "folder": str(made.folder),
+        "layout": made.layout,
+        "side": made.side,
+        "train": made.train,
+        "test": made.test,
+    }
+    kinds = ", ".join(f"{count} {kind}" for kind, count in made.test.items())
+    typer.echo(
+        json.dumps(summary)
+        if json_output
+        else f"{made.folder}: {made.train} good images to learn from, {sum(made.test.values())} to test ({kinds}), "
+        f"{made.side}×{made.side} pixels. Next:\n  sapatchcore evaluate {made.folder}"
+    )
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images, models and figures.")] = Path(
+        "demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Show both models on made images of screws: a table and a picture."""
+    from sapatchcore.demo import run_demo
+
+    with progress_bars(quiet=quiet) as progress:
+        text = run_demo(output, progress)
+    typer.echo(text)
 
 
 @with_settings
@@ -145,6 +216,6 @@ def _log_pictures(
     from sapatchcore.show.gif import choose, frames_of, pages, scale_for
 
     result = evaluation.result
-    places = choose(evaluation.labels, len(set(evaluation.labels)))
-    for label, pixels in pages(frames_of(result, dataset, places, rate), scale_for(result, rate), title=dataset.name):
+    indices = choose(evaluation.labels, len(set(evaluation.labels)))
+    for label, pixels in pages(frames_of(result, dataset, indices, rate), scale_for(result, rate), title=dataset.name):
         tracker.picture(f"{prefix}{label}", pixels)

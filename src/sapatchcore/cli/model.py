@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import AnyModel, Json, Model, Quiet, warn
-from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.options import AnyModel, Json, Model, Quiet, progress_bars, warn
 from sapatchcore.open_model import load_model
 
 
@@ -23,15 +22,15 @@ def info(
     if is_exported(model):
         from sapatchcore.export.runtime import describe_exported
 
-        facts = describe_exported(model)
+        summary = describe_exported(model)
     else:
         from sapatchcore.model_file import describe, read_model
 
-        facts = describe(model, read_model(model))
+        summary = describe(model, read_model(model))
     if json_output:
-        typer.echo(json.dumps(facts))
+        typer.echo(json.dumps(summary))
         return
-    for name, value in facts.items():
+    for name, value in summary.items():
         typer.echo(f"{name:20} {value if not isinstance(value, dict) else ''}".rstrip())
         for key, inner in value.items() if isinstance(value, dict) else ():
             typer.echo(f"  {key:18} {inner}")
@@ -63,7 +62,7 @@ def export(
     detector = load_model(model, device="cpu")
     source, _ = file_hash(model)
     with progress_bars(quiet=quiet) as progress:
-        facts = export_model(
+        summary = export_model(
             detector,
             output,
             kind=kind,
@@ -75,15 +74,15 @@ def export(
             progress=progress,
         )
     if json_output:
-        typer.echo(json.dumps({"file": str(output), "precision": facts["precision"], "check": facts["check"]}))
+        typer.echo(json.dumps({"file": str(output), "precision": summary["precision"], "check": summary["check"]}))
         return
-    _say(output, facts, quiet)
+    _say(output, summary, quiet)
 
 
-def _say(output: Path, facts: dict[str, Any], quiet: bool) -> None:
+def _say(output: Path, summary: dict[str, Any], quiet: bool) -> None:
     from sapatchcore.export.metadata import files_of
 
-    found, exact = facts["check"], set(facts["precision"].values()) == {"float32"}
+    found, exact = summary["check"], set(summary["precision"].values()) == {"float32"}
     files = files_of(output)
     size = sum(file.stat().st_size for file in files) / 1e6
     typer.echo(f"{' and '.join(map(str, files))}: {size:.1f} MB. Checked with {found['runtime']} on {found['source']}:")
@@ -95,5 +94,5 @@ def _say(output: Path, facts: dict[str, Any], quiet: bool) -> None:
         typer.echo(f"  {found['verdicts']} verdicts compared, {other or 'none'} of them another")
     if not exact and not quiet:
         warn(
-            f"The file's scores are not the model's. Its thresholds come from scores that are {facts['calibration_scores']}."
+            f"The file's scores are not the model's. Its thresholds come from scores that are {summary['calibration_scores']}."
         )

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapatchcore.cli.common import warn
-from sapatchcore.cli.progress import progress_bars
+from sapatchcore.cli.options import progress_bars, warn
 from sapatchcore.errors import SettingsError
 
 if TYPE_CHECKING:

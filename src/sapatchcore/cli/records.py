@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sapatchcore.cli.common import (
+from sapatchcore.cli.options import (
     AnyModel,
     Device,
     FalseReject,
@@ -25,9 +25,8 @@ from sapatchcore.open_model import open_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sapatchcore.records.inspected import Arrived
-    from sapatchcore.records.record import NewRecord, Record
-    from sapatchcore.records.records import Filter, Records
+    from sapatchcore.records.record import Filter, NewRecord, ReceivedImage, Record
+    from sapatchcore.records.records import Records
 
 app = typer.Typer(no_args_is_help=True, help="List, export and prune inspection records.")
 
@@ -60,7 +59,7 @@ def watch(
     from sapatchcore.score.calibration import NO_CALIBRATION
 
     try:
-        from sapatchcore.records.inspected import check_keep, records_of
+        from sapatchcore.records.record import check_keep, records_of
         from sapatchcore.records.watch import check_folder, stop_on_signals
         from sapatchcore.records.watch import watch as watch_folder
         from sapatchcore.server.served import file_hash
@@ -79,7 +78,7 @@ def watch(
         elif not quiet:
             warn(f"No verdicts. {NO_CALIBRATION}")
 
-        def inspect(images: Sequence[Arrived]) -> list[NewRecord]:
+        def inspect(images: Sequence[ReceivedImage]) -> list[NewRecord]:
             result = detector.predict([image.pixels for image in images])
             return records_of(
                 result,
@@ -163,9 +162,9 @@ def export(
     with _open(where) as records:
         write = records.write_csv if suffix == ".csv" else records.write_parquet
         count = write(output, _filter(model, verdict, kind, feedback, since, until, file_name))
-    facts = {"file": str(output), "records": count, "bytes": output.stat().st_size}
+    summary = {"file": str(output), "records": count, "bytes": output.stat().st_size}
     typer.echo(
-        json.dumps(facts) if json_output else f"{output}: {count} records, {output.stat().st_size / 1e6:.1f} MB."
+        json.dumps(summary) if json_output else f"{output}: {count} records, {output.stat().st_size / 1e6:.1f} MB."
     )
 
 
@@ -188,10 +187,10 @@ def prune(
         age = None if older_than is None else as_age(older_than)
         most = None if max_size is None else as_bytes(max_size)
         gone = records.prune(older_than=age, max_bytes=most)
-    facts = {"records": gone.records, "images": gone.images, "good_images": gone.good_images, "bytes": gone.bytes}
+    summary = {"records": gone.records, "images": gone.images, "good_images": gone.good_images, "bytes": gone.bytes}
     called = f" ({gone.good_images} of them called good)" if gone.good_images else ""
     typer.echo(
-        json.dumps(facts)
+        json.dumps(summary)
         if json_output
         else f"Deleted {gone.records} records and {gone.images} images{called}; {gone.bytes / 1e6:.1f} MB are left."
     )
@@ -210,9 +209,9 @@ def errors(
         found = records.watch_errors(limit)
     for one in found:
         path = str(Path(one.folder) / one.name)
-        facts = {"time": as_text(one.time), "path": path, "error": one.reason}
+        summary = {"time": as_text(one.time), "path": path, "error": one.reason}
         when = one.time.astimezone().isoformat(sep=" ", timespec="seconds")
-        typer.echo(json.dumps(facts) if json_output else "\t".join((when, _printable(path), _printable(one.reason))))
+        typer.echo(json.dumps(summary) if json_output else "\t".join((when, _printable(path), _printable(one.reason))))
 
 
 def _open(where: str, *, make: bool = False) -> Records:

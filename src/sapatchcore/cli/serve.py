@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from sapatchcore.cli.common import warn
+from sapatchcore.cli.options import warn
 from sapatchcore.server.options import ServerOptions
 
 TokensFile = Annotated[Path, typer.Option("--file", "-f", help="The token file; made where there is none.")]

@@ -1,10 +1,11 @@
-"""Images and masks from a folder to memory: listed in a fixed order, decoded to RGB, read ahead by threads.
+"""Images and masks from a folder to memory: listed in a fixed order, decoded to RGB, read ahead by threads; thumbnails.
 
 An image is (h, w, 3) uint8 RGB as the user has it; ``pixels.py`` says what becomes of each mode.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -29,6 +30,9 @@ from sapatchcore.data.remote import below, is_address, read_bytes
 from sapatchcore.errors import DataError, SettingsError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+THUMBNAIL_SIDE = 256  # pixels at most: what the network sees by default, so that a patch of 8 pixels can still be told
+THUMBNAIL_QUALITY = 80  # JPEG: 5 to 10 KB each
 
 ImageSource = str | os.PathLike[str] | npt.NDArray[np.generic] | Image.Image
 
@@ -66,16 +70,16 @@ def all_images(folder: Path) -> tuple[Path, ...]:
     return list_images(folder, recursive=True)
 
 
-def images_below(place: str) -> Iterator[str]:
+def images_below(folder: str) -> Iterator[str]:
     """The image files of a folder (a path or an address) and below it one by one, in the order of their texts.
 
     For folders of millions: one sub-folder at a time is in memory. Raises DataError where it cannot be listed.
     """
-    return (name for name in below(place) if name.lower().endswith(IMAGE_SUFFIXES))
+    return (name for name in below(folder) if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def source_name(source: ImageSource, index: int) -> str:
-    """What messages and results call the source at place ``index``: its path, or "image 3" for pixels."""
+    """What messages and results call source number ``index``: its path, or "image 3" for pixels."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {index}"
 
 
@@ -139,14 +143,29 @@ def read_mask_values(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.gener
     return values > 127 if is_jpeg else values
 
 
+def thumbnail(pixels: UInt8Array) -> bytes:
+    """A JPEG file of ``pixels`` (h, w, 3) uint8, what the network sees, no side longer than ``THUMBNAIL_SIDE``."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY)
+    return file.getvalue()
+
+
+def read_thumbnail(content: bytes) -> UInt8Array:
+    """(h, w, 3) uint8 of a thumbnail's bytes."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
 def load_ahead(
     sources: Iterable[T], prepare: Callable[[T], R], *, workers: int, ahead: int
 ) -> Generator[R, None, None]:
     """``prepare`` of each source, in order, by ``workers`` threads while the caller works on earlier ones.
 
     At most ``ahead`` results wait, so memory stays bounded for endless ``sources`` too; these are only ever
-    advanced by the caller's thread. An exception, of ``prepare`` or of ``sources``, is raised at its place
-    in the order. The threads end with the generator: exhausted, failed, closed or interrupted. ``workers=0``
+    advanced by the caller's thread. An exception, of ``prepare`` or of ``sources``, is raised at its
+    position in the order. The threads end with the generator: exhausted, failed, closed or interrupted. ``workers=0``
     uses no threads.
 
     Raises SettingsError for negative ``workers`` or ``ahead`` below 1.

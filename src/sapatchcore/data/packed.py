@@ -1,6 +1,6 @@
-"""Many small things one after another in an array: what is known of ten million images then takes their bytes and little more.
+"""Many small items packed into one array: names, sizes or thumbnails of ten million images take their bytes and little more.
 
-Each is a sequence like a tuple of the same items, and equal to one; an item is made when it is asked for.
+Each class is a sequence like a tuple of the same items, and equal to one; an item is made when it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
 
 T = TypeVar("T")
 Ints = npt.NDArray[np.signedinteger[Any]]
@@ -30,8 +30,8 @@ class Packed(Sequence[T]):
     @overload
     def __getitem__(self, index: slice) -> tuple[T, ...]: ...
     def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
-        places = range(len(self))[index]  # raises IndexError
-        return tuple(map(self._item, places)) if isinstance(places, range) else self._item(places)
+        chosen = range(len(self))[index]  # raises IndexError
+        return tuple(map(self._item, chosen)) if isinstance(chosen, range) else self._item(chosen)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str | bytes):
@@ -62,7 +62,7 @@ class Files(Packed[bytes]):
         return self.content[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])].tobytes()
 
     def check(self) -> None:
-        """Raises ValueError where the ends are none of the content."""
+        """Raises ValueError where ``ends`` does not fit ``content``."""
         ends, content = self.ends, self.content
         if ends.ndim != 1 or ends.dtype.kind != "i" or content.ndim != 1 or content.dtype != np.uint8:
             raise ValueError(f"items of {content.dtype} that end at {ends.dtype}")
@@ -72,14 +72,14 @@ class Files(Packed[bytes]):
 
 
 class Texts(Packed[str]):
-    """n texts in UTF-8, as of ``Files``."""
+    """n texts in UTF-8, packed as ``Files``."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
-        """Those that are packed already as they are."""
+        """Packed; ``texts`` itself where it is packed already."""
         if isinstance(texts, Texts):
             return texts
         return cls(Files.of(text.encode(*_ENCODING) for text in texts))
@@ -91,7 +91,7 @@ class Texts(Packed[str]):
         return self.files[index].decode(*_ENCODING)
 
     def check(self) -> None:
-        """Raises ValueError where they are no texts."""
+        """Raises ValueError where an item is not UTF-8, or ``files`` is malformed."""
         self.files.check()
         for _ in self:
             pass
@@ -105,7 +105,7 @@ class Sizes(Packed[Size]):
 
     @classmethod
     def of(cls, sizes: Iterable[Size]) -> Sizes:
-        """Those that are packed already as they are."""
+        """Packed; ``sizes`` itself where it is packed already."""
         if isinstance(sizes, Sizes):
             return sizes
         return cls(np.array(list(sizes), np.int32).reshape(-1, 2))
@@ -118,6 +118,6 @@ class Sizes(Packed[Size]):
         return height, width
 
     def check(self) -> None:
-        """Raises ValueError where they are no pairs."""
+        """Raises ValueError where ``array`` is not (n, 2) integers."""
         if self.array.ndim != 2 or self.array.shape[1] != 2 or self.array.dtype.kind != "i":
             raise ValueError(f"sizes of the shape {self.array.shape} and {self.array.dtype}")

@@ -1,4 +1,4 @@
-"""What a file, an array or a Pillow image holds, as pixels: opening, orientation, 8-bit RGB from any mode.
+"""What a file, an array or a Pillow image holds, as pixels: opening, orientation, 8-bit RGB from any mode, resizing.
 
 Inspection cameras write 16-bit grey, scanners write CMYK, drawing programs write palettes. Each of them
 becomes (h, w, 3) uint8 RGB here, by scaling its full range, never by clipping or wrapping.
@@ -6,6 +6,10 @@ becomes (h, w, 3) uint8 RGB here, by scaling its full range, never by clipping o
 We differ: other implementations call ``Image.open(path).convert("RGB")``, which clips 16-bit grey at 255
 (nearly all white), ignores a camera's EXIF orientation, and lets a truncated file end as an ``OSError``
 without its name.
+
+``prepare`` is the paper's step 1 (SA-PatchCore, section IV, implementation): both sides are resized to 256 (the aspect ratio
+is not kept) with what the authors' code calls Pillow's ANTIALIAS, today LANCZOS; the middle 224×224 is cut out.
+``embed/normalise.py`` does the rest of the step where the network computes.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from sapatchcore.errors import DataError
+from sapatchcore.errors import DataError, SettingsError
 
 # Only these decoders see a file: others of Pillow (EPS starts Ghostscript) have no place on a line PC.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
@@ -37,6 +41,7 @@ MEDIA_TYPES = {
 }
 
 UInt8Array = npt.NDArray[np.uint8]
+Size = tuple[int, int]  # (h, w)
 
 # catch_warnings changes the whole process: one thread at a time, and only while it reads a header.
 _header_lock = threading.Lock()
@@ -155,8 +160,47 @@ def rgb_from_array(array: npt.NDArray[np.generic], name: str) -> UInt8Array:
     return np.ascontiguousarray(pixels) if colour else _repeated(pixels.reshape(pixels.shape[:2]))
 
 
+def crop_box(resize: Size, crop: Size | None) -> tuple[int, int, int, int]:
+    """The centre crop in the resized image: (top, left, height, width); all of it for ``crop=None``.
+
+    Rounds as torchvision's CenterCrop does. Raises SettingsError where ``crop`` is larger than ``resize``.
+    """
+    if crop is None:
+        return 0, 0, *resize
+    if crop[0] > resize[0] or crop[1] > resize[1]:
+        raise SettingsError(
+            f"crop must not be larger than resize. Got crop {crop} and resize {resize} (h, w). "
+            "Use crop=None to keep the whole image."
+        )
+    top = round((resize[0] - crop[0]) / 2.0)
+    left = round((resize[1] - crop[1]) / 2.0)
+    return top, left, *crop
+
+
+def prepare(image: UInt8Array, resize: Size, crop: Size | None) -> UInt8Array:
+    """Resize with Lanczos to ``resize`` (h, w), then cut the centre ``crop`` (h, w) out.
+
+    image: (h, w, 3) uint8 RGB. Returns (ch, cw, 3) uint8, contiguous; the same pixels as ``image`` where it
+    has the size already. Raises SettingsError where ``crop`` is larger than ``resize``, DataError for
+    another shape or dtype.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"prepare needs (h, w, 3) uint8. Got shape {image.shape}, {image.dtype}. Use read_image first.")
+    top, left, height, width = crop_box(resize, crop)
+    if image.shape[:2] != resize:
+        # Width first, then height: in one call Pillow's order, and with it the rounding, depends on its version and the shape.
+        across = Image.fromarray(image).resize((resize[1], image.shape[0]), Image.Resampling.LANCZOS)
+        resized = across.resize((resize[1], resize[0]), Image.Resampling.LANCZOS)
+        image = np.array(resized)  # (h, w, 3), writable: torch.from_numpy warns of read-only memory
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
 @contextmanager
 def open_header(path: Path | str, stream: object, size: int) -> Iterator[Image.Image]:
+    """The image in ``stream``, not decoded; closed at the end of ``with``.
+
+    path: what messages call it. size: its bytes. Raises DataError where it is no image that can be read, or too large.
+    """
     try:
         with _header_lock, warnings.catch_warnings():
             # Between Pillow's limit and twice that it only warns; large inspection images are meant.

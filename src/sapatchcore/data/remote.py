@@ -20,22 +20,22 @@ def is_address(source: object) -> bool:
     return isinstance(source, str) and _ADDRESS.match(source) is not None
 
 
-def filesystem(place: str) -> tuple[Any, str]:
-    """(the file system of fsspec, ``place`` as it calls it) of an address or a local path.
+def filesystem(where: str) -> tuple[Any, str]:
+    """(the file system of fsspec, ``where`` as it calls it) of an address or a local path.
 
     Raises MissingPackageError where fsspec, or what it needs for this address, is not installed; SettingsError for an address
     that it does not know.
     """
-    kind = place.split("://")[0] if is_address(place) else "file"
+    kind = where.split("://")[0] if is_address(where) else "file"
     try:
         import fsspec
 
-        found, path = fsspec.core.url_to_fs(place)
+        found, path = fsspec.core.url_to_fs(where)
     except ImportError as error:
         extra = install(_EXTRAS.get(kind, "scale"))
-        raise MissingPackageError(f"{place} needs {error.name or 'a package of its own'}: {extra}") from None
+        raise MissingPackageError(f"{where} needs {error.name or 'a package of its own'}: {extra}") from None
     except ValueError:
-        raise SettingsError(f"{place} is no address that is known. Allowed: a path, s3://…, gs://….") from None
+        raise SettingsError(f"{where} is no address that is known. Allowed: a path, s3://…, gs://….") from None
     return found, str(path)
 
 
@@ -50,22 +50,22 @@ def read_bytes(address: str) -> bytes:
         raise DataError(f"{address} cannot be read: {reason(error)}") from None
 
 
-def below(place: str) -> Iterator[str]:
-    """Every file in the folder ``place`` and below it, a path or an address like ``place``, in the order of these texts.
+def below(where: str) -> Iterator[str]:
+    """Every file in the folder ``where`` and below it, a path or an address like ``where``, in the order of these texts.
 
     One folder at a time is held. What is hidden (``.x``) is left out. Raises DataError where the folder cannot be listed.
     """
-    files, root = filesystem(place)
-    start = place.rstrip("/")
+    files, root = filesystem(where)
+    start = where.rstrip("/")
     try:
         if not files.isdir(root):
-            raise DataError(f"{place} is no folder that can be listed. Check the address.")
+            raise DataError(f"{where} is no folder that can be listed. Check the address.")
         for path in _walk(files, root.rstrip("/")):
             yield f"{start}/{path}"
     except (DataError, MissingPackageError):
         raise
     except Exception as error:  # each kind of storage has errors of its own
-        raise DataError(f"{place} cannot be listed: {reason(error)}") from None
+        raise DataError(f"{where} cannot be listed: {reason(error)}") from None
 
 
 def _walk(files: Any, root: str, inside: str = "") -> Iterator[str]:

@@ -23,8 +23,8 @@ from sapatchcore.data.images import (
     read_image,
     source_name,
 )
+from sapatchcore.data.pixels import Size, prepare
 from sapatchcore.data.remote import is_address
-from sapatchcore.data.transform import Size, prepare
 from sapatchcore.errors import DataError
 
 Images = ImageSource | Iterable[ImageSource]
@@ -87,11 +87,12 @@ def read_batches(
             yield Batch(names, sizes, np.stack(pixels))
 
 
-def files_of(place: str) -> list[ImageSource]:
+def files_of(path_or_address: str) -> list[ImageSource]:
     """The image files that a path or an address means: of a folder all in it and below it, else itself."""
-    if is_address(place):
-        return [place] if place.lower().endswith(IMAGE_SUFFIXES) else list(_listed(place))
-    path = Path(place)
+    if is_address(path_or_address):
+        is_file = path_or_address.lower().endswith(IMAGE_SUFFIXES)
+        return [path_or_address] if is_file else list(_listed(path_or_address))
+    path = Path(path_or_address)
     return list(all_images(path)) if path.is_dir() else [path]
 
 

@@ -12,32 +12,16 @@ from pathlib import Path
 from sapatchcore.data.images import is_image, list_images
 from sapatchcore.datasets import layouts
 from sapatchcore.datasets.layouts import sub_folders, train_folder
-from sapatchcore.datasets.loco import read_regions
 from sapatchcore.datasets.samples import (
     GOOD,
     LAYOUT_FOLDERS,
     LAYOUTS,
     VALIDATION,
     Dataset,
-    Sample,
-    Saturation,
     named_folder,
 )
 from sapatchcore.datasets.visa import read_visa
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
-
-__all__ = [
-    "GOOD",
-    "LAYOUTS",
-    "Dataset",
-    "Sample",
-    "Saturation",
-    "find_categories",
-    "open_dataset",
-    "read_regions",
-    "training_images",
-    "validation_images",
-]
 
 AUTO = "auto"
 
@@ -108,7 +92,7 @@ def find_categories(root: str | os.PathLike[str], layout: str = AUTO) -> dict[st
 
 def _possible_categories(root: Path) -> list[Path]:
     # The test/ of a category that lacks train/ looks like a plain folder; it must not pass for one.
-    return [child for child in sub_folders(root) if child.name not in layouts.RESERVED]
+    return [child for child in sub_folders(root) if child.name not in layouts.RESERVED_NAMES]
 
 
 def _is_category(folder: Path, layout: str, wanted: tuple[str, ...]) -> bool:
@@ -168,7 +152,7 @@ def _missing(folder: Path, layout: str) -> str:
         if not (folder / part).is_dir():
             return part
     # train/good is there, but LOCO's own parts are missing, or are there although mvtec was named.
-    return " or ".join(layouts.LOCO_MARKS) if layout == "loco" else "a test folder without LOCO's kinds"
+    return " or ".join(layouts.LOCO_PARTS) if layout == "loco" else "a test folder without LOCO's kinds"
 
 
 def _got(folder: Path) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sapatchcore.data.images import is_image, list_images
-from sapatchcore.datasets.loco import read_saturation
+from sapatchcore.datasets.loco import read_saturation_config
 from sapatchcore.datasets.samples import (
     GOOD,
     GROUND_TRUTH,
@@ -29,11 +29,11 @@ from sapatchcore.datasets.visa import VISA_NORMAL
 from sapatchcore.errors import DataError
 
 LOCO_CONFIG = "defects_config.json"
-LOCO_MARKS = ("test/logical_anomalies", "test/structural_anomalies", LOCO_CONFIG)
+LOCO_PARTS = ("test/logical_anomalies", "test/structural_anomalies", LOCO_CONFIG)
 BTAD_GOOD = "ok"
 # Names that mean something in the other layouts: beside a plain good/ they cannot be a defect's name.
-RESERVED = (TRAIN, TEST, VALIDATION, GROUND_TRUTH, "masks", "mask", "Data")
-PLAIN_HOLD_OUT = 5  # a plain folder tests on every fifth good image
+RESERVED_NAMES = (TRAIN, TEST, VALIDATION, GROUND_TRUTH, "masks", "mask", "Data")
+PLAIN_TEST_EVERY = 5  # a plain folder tests on every fifth good image
 
 # (the ground truth's folder of one defect, the defect's images) → the masks of each image
 MaskFinder = Callable[[Path, tuple[Path, ...]], list[tuple[Path, ...]]]
@@ -48,7 +48,7 @@ def sub_folders(folder: Path) -> list[Path]:
 def train_folder(folder: Path, layout: str) -> Path | None:
     """Where the category ``folder`` keeps what is learned from, or None where it has not this layout."""
     if layout in ("mvtec", "loco"):
-        is_loco = any((folder / mark).exists() for mark in LOCO_MARKS)
+        is_loco = any((folder / part).exists() for part in LOCO_PARTS)
         return _existing(folder / TRAIN / GOOD) if is_loco == (layout == "loco") else None
     if layout == "cad_sd":
         return next(iter(_numbered_good(folder / TRAIN)), None)
@@ -64,7 +64,7 @@ def train_folder(folder: Path, layout: str) -> Path | None:
 def read_mvtec(folder: Path) -> Dataset:
     """MVTec AD, and what is laid out like it. The readers raise DataError where parts are missing."""
     test = _read_test(folder, _mask_by_stem)
-    return Dataset(named_folder(folder).name, "mvtec", _good(folder / TRAIN / GOOD), test)
+    return Dataset(named_folder(folder).name, "mvtec", _good_samples(folder / TRAIN / GOOD), test)
 
 
 def read_loco(folder: Path) -> Dataset:
@@ -73,10 +73,10 @@ def read_loco(folder: Path) -> Dataset:
     return Dataset(
         named_folder(folder).name,
         "loco",
-        _good(folder / TRAIN / GOOD),
+        _good_samples(folder / TRAIN / GOOD),
         _read_test(folder, _masks_in_folder),
-        validation=_good(validation) if validation.is_dir() else (),
-        saturation=read_saturation(folder / LOCO_CONFIG),
+        validation=_good_samples(validation) if validation.is_dir() else (),
+        saturation=read_saturation_config(folder / LOCO_CONFIG),
         note="" if validation.is_dir() else f"{folder} has no {VALIDATION}/{GOOD} to calibrate on.",
     )
 
@@ -89,13 +89,13 @@ def read_cad_sd(folder: Path) -> Dataset:
             f"{folder / TRAIN} must hold one numbered good folder. Got {_names(train) or 'none'}. Expected 0_good."
         )
     test = _read_test(folder, _mask_by_stem, label=lambda kind: re.sub(r"^\d+_", "", kind))
-    return Dataset(named_folder(folder).name, "cad_sd", _good(train[0]), test)
+    return Dataset(named_folder(folder).name, "cad_sd", _good_samples(train[0]), test)
 
 
 def read_btad(folder: Path) -> Dataset:
     """BTAD (beanTech): ``ok`` is good, ``ko`` the one kind of defect, and its label."""
     test = _read_test(folder, _mask_by_stem, label=lambda kind: GOOD if kind == BTAD_GOOD else kind)
-    return Dataset(named_folder(folder).name, "btad", _good(folder / TRAIN / BTAD_GOOD), test)
+    return Dataset(named_folder(folder).name, "btad", _good_samples(folder / TRAIN / BTAD_GOOD), test)
 
 
 def read_plain(folder: Path) -> Dataset:
@@ -106,10 +106,10 @@ def read_plain(folder: Path) -> Dataset:
         unread = sub_folders(folder)
         note = f"{folder} has no test images: all of its images count as good."
         note += f" Its sub-folders {_names(unread)} were not read." if unread else ""
-        return Dataset(name, "plain", _good(folder), (), note=note)
-    good = _good(folder / GOOD)
-    held_out = good[PLAIN_HOLD_OUT - 1 :: PLAIN_HOLD_OUT]
-    train = tuple(sample for place, sample in enumerate(good, start=1) if place % PLAIN_HOLD_OUT)
+        return Dataset(name, "plain", _good_samples(folder), (), note=note)
+    good = _good_samples(folder / GOOD)
+    held_out = good[PLAIN_TEST_EVERY - 1 :: PLAIN_TEST_EVERY]
+    train = tuple(sample for number, sample in enumerate(good, start=1) if number % PLAIN_TEST_EVERY)
     test = list(held_out)
     for kind in sub_folders(folder):
         if kind.name != GOOD:
@@ -125,7 +125,7 @@ def check_plain(folder: Path) -> None:
     """Raises DataError where it is unclear which images of a plain folder with ``good/`` are good."""
     if not (folder / GOOD).is_dir():
         return
-    reserved = [path for path in sub_folders(folder) if path.name in RESERVED]
+    reserved = [path for path in sub_folders(folder) if path.name in RESERVED_NAMES]
     loose = sum(is_image(path) for path in folder.iterdir())
     if reserved or loose:
         raise DataError(
@@ -147,7 +147,7 @@ def _names(paths: list[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def _good(folder: Path) -> tuple[Sample, ...]:
+def _good_samples(folder: Path) -> tuple[Sample, ...]:
     return tuple(Sample(path, GOOD, ()) for path in list_images(folder))
 
 

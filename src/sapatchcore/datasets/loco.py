@@ -23,7 +23,7 @@ from sapatchcore.errors import DataError
 CONFIG_KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
 
 
-def read_saturation(path: Path) -> dict[int, Saturation]:
+def read_saturation_config(path: Path) -> dict[int, Saturation]:
     """``defects_config.json`` by pixel value; {} where the file is missing.
 
     Raises DataError where it is not a list of objects with the four keys of CONFIG_KEYS and sensible values.
@@ -53,12 +53,14 @@ def read_saturation(path: Path) -> dict[int, Saturation]:
     return by_value
 
 
-def read_regions(sample: Sample, dataset: Dataset, shape: tuple[int, int]) -> list[tuple[npt.NDArray[np.bool_], int]]:
+def read_loco_regions(
+    sample: Sample, dataset: Dataset, shape: tuple[int, int]
+) -> list[tuple[npt.NDArray[np.bool_], int]]:
     """Each mask of a LOCO sample as a region (h, w) bool and its saturation area in pixels.
 
     shape: (h, w) of the image. Its saturation area is int(threshold × area) where relative, else
     min(threshold, area). A good image has no regions. Raises DataError where the sample has no ground truth,
-    the data set no ``defects_config.json``, or a mask not exactly one known number.
+    the data set no ``defects_config.json``, or a mask not exactly one number that this names.
     """
     if sample.masks is None:
         raise DataError(f"{sample.path} has no ground truth, so its regions are unknown. Add its ground_truth folder.")
@@ -72,11 +74,11 @@ def read_regions(sample: Sample, dataset: Dataset, shape: tuple[int, int]) -> li
         values = read_mask_values(path, shape)
         found = np.unique(values[values != 0]).tolist()
         if len(found) != 1 or found[0] not in dataset.saturation:
-            known = ", ".join(str(value) for value in sorted(dataset.saturation))
+            allowed = ", ".join(str(value) for value in sorted(dataset.saturation))
             raise DataError(
                 f"{path} must hold one number beside 0. Got "
                 f"{', '.join(str(value) for value in found) or 'only 0'}. "
-                f"Allowed by defects_config.json: {known}."
+                f"Allowed by defects_config.json: {allowed}."
             )
         region = values != 0
         area = int(region.sum())

@@ -1,4 +1,4 @@
-"""From two feature maps to patches (paper steps 3 to 5).
+"""From images to patches: the network's two feature maps, pooled, mixed and paired (paper steps 1 to 5).
 
 Every cell of layer 2's grid is a patch. Its vector is layer 2's cell, average-pooled over 3×3, followed by the cell of
 layer 3 that covers it, mixed over the whole image by self-attention. Squared distances over concatenated channels add
@@ -8,14 +8,21 @@ grid, where every cell is stored once and not once for each patch that it serves
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from sapatchcore.data.images import ImageSource
+from sapatchcore.data.sources import Batch, read_batches
 from sapatchcore.embed.attention import self_attention
+from sapatchcore.embed.backbone import Backbone
+from sapatchcore.embed.network import GIVEN, choose_device
+from sapatchcore.embed.weights import Weights
 from sapatchcore.errors import DataError
+from sapatchcore.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,72 @@ class Patches:
         """(n, p, c2 + c3) float32: the patches as the paper has them."""
         return torch.cat((self.local, self.context[:, self.cell]), dim=2)
 
+    def row(self, patch: torch.Tensor) -> torch.Tensor:
+        """(n, c2 + c3) float32: one patch (n,) int64 of each image."""
+        image = torch.arange(len(patch), device=patch.device)
+        return torch.cat((self.local[image, patch], self.context[image, self.cell[patch]]), dim=1)
+
     def split(self, images: int) -> list[Patches]:
         """The same patches, up to ``images`` images at a time."""
         parts = zip(self.local.split(images), self.context.split(images), strict=True)
         return [Patches(local, context, self.cell, self.grid) for local, context in parts]
+
+
+class Embedder:
+    """The one way from images to patches, for fit, predict and all else. The network is built when it is first needed."""
+
+    def __init__(self, settings: Settings, given: Weights | None = None) -> None:
+        """given: the network's weights, where they came with a model file."""
+        self.settings = settings
+        self._given = given
+        self._network: Backbone | None = None
+
+    @property
+    def network(self) -> Backbone:
+        """The frozen network. Raises as ``Backbone``, and SettingsError for a device that is not there."""
+        if self._network is None:
+            settings = self.settings
+            self._network = Backbone(
+                settings.backbone,
+                weights=GIVEN if self._given is not None else settings.weights,
+                layers=settings.layers,
+                input_size=settings.input_size,
+                device=choose_device(settings.device),
+                precision=settings.precision,
+                seed=settings.seed,
+                given=self._given,
+            )
+            self._given = None
+        return self._network
+
+    def patches(self, sources: Iterable[ImageSource], first: int = 0) -> Iterator[tuple[Batch, Patches]]:
+        """Steps 1 to 5 a batch at a time. first: the number of the first image, for the names of those that have no path."""
+        settings = self.settings
+        for batch in read_batches(
+            sources,
+            resize=settings.resize,
+            crop=settings.crop,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            first=first,
+        ):  # step 1: resized by Lanczos and cropped
+            yield batch, self.embed(batch)
+
+    def embed(self, batch: Batch) -> Patches:
+        """Steps 2 to 5 for one batch. Raises DataError, with the image's name, where the network gives infinity or NaN."""
+        settings = self.settings
+        with torch.inference_mode():
+            layer2, layer3 = self.network.features(torch.from_numpy(batch.pixels))  # step 2: two layers
+            patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
+                layer2, layer3, settings.attention, settings.temperature, settings.context_weight
+            )
+        finite = torch.isfinite(patches.local.sum(dim=(1, 2)) + patches.context.sum(dim=(1, 2)))
+        if not bool(finite.all()):
+            raise DataError(
+                f"The network gave numbers that are not finite for {batch.names[int(finite.int().argmin())]}, computed in "
+                f"{settings.precision}. Use precision float32 (float16 ends at 65504), or other weights."
+            )
+        return patches
 
 
 def to_patches(
@@ -74,17 +143,6 @@ def to_patches(
         grid,
         layer3,
     )
-
-
-def require_numbers(patches: Patches, names: tuple[str, ...], precision: str) -> None:
-    """Raises DataError, with the image's name, where the network gave infinity or NaN: no score could be trusted."""
-    sums = patches.local.sum(dim=(1, 2)) + patches.context.sum(dim=(1, 2))
-    if not bool(torch.isfinite(sums).all()):
-        name = names[int(torch.isfinite(sums).int().argmin())]
-        raise DataError(
-            f"The network gave numbers that are not finite for {name}, computed in {precision}. "
-            "Use precision float32 (float16 ends at 65504), or other weights."
-        )
 
 
 def covering_cell(fine: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""A checkpoint file's tensors under timm's names.
+"""Where a network's weights come from: a checkpoint file, timm's pretrained ones, or the network in this package.
 
-Read are ``.safetensors`` and ``.pth``/``.pt``/``.bin`` (tensors only: a pickle that holds code is refused), with timm's
-names, or torchvision's. ResNets have the same names in both; torchvision's ConvNeXt, EfficientNet and others hold the
-same tensors in the same order under other names, which is recognised by the whole sequence of sizes.
+Checkpoints are read from ``.safetensors`` and ``.pth``/``.pt``/``.bin`` (tensors only: a pickle that holds code is refused), with
+timm's names or torchvision's. ResNets have the same names in both; torchvision's ConvNeXt, EfficientNet and others hold the same
+tensors in the same order under other names, which is recognised by the whole sequence of sizes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from importlib.resources import as_file, files
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlparse
 
+import huggingface_hub
 import safetensors
 import safetensors.torch
+import timm
 import torch
+from huggingface_hub import constants
 
-from sapatchcore.errors import WeightsError
+from sapatchcore.errors import SettingsError, WeightsError
 
 Weights = dict[str, torch.Tensor]
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+BUILTIN = "builtin"
+BUILTIN_NETWORK = "resnet18"  # timm's name of it
+BUILTIN_LAYERS = ("layer1", "layer2", "layer3")  # the file ends there
 
 _WRAPPERS = (
     "state_dict_ema",
@@ -113,3 +124,93 @@ def _kind(name: str) -> str:
     """What a tensor is for, as far as both name it alike: "weight", "bias", "running_mean", …; "" for a layer's scale."""
     last = name.rsplit(".", 1)[-1]
     return "" if last in ("gamma", "layer_scale") else last
+
+
+def pretrained_file(name: str) -> Path:
+    """The file with timm's pretrained weights of ``name``, which may be downloaded for it.
+
+    Looked for in the hub's cache (HF_HOME), then in torch's (TORCH_HOME, where torchvision keeps the same files), then
+    on the hub, which is waited for as HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say. Raises WeightsError with the ways
+    out: nothing else is ever taken silently.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise WeightsError(f"timm has no pretrained weights for {name}. Use `weights` FILE with a checkpoint.")
+    if config.custom_load:
+        raise WeightsError(
+            f"The pretrained weights of {name} are in a format of their own, which is not read here. "
+            "Use `weights` FILE with a .pth or .safetensors checkpoint."
+        )
+    tried = []
+    if config.hf_hub_id:
+        repository = str(config.hf_hub_id)
+        for file in _FILES:
+            cached = huggingface_hub.try_to_load_from_cache(repository, file, cache_dir=constants.HF_HUB_CACHE)
+            if isinstance(cached, str):
+                return Path(cached)
+        tried.append(f"the hub's cache {constants.HF_HUB_CACHE} (no {repository})")
+    if config.url:
+        file = PurePosixPath(urlparse(config.url).path).name
+        local = Path(torch.hub.get_dir()) / "checkpoints" / file
+        if local.is_file():
+            return local
+        tried.append(f"torch's cache {local.parent} (no {file})")
+    if config.hf_hub_id:
+        try:
+            if constants.HF_HUB_OFFLINE:
+                raise OSError("HF_HUB_OFFLINE is set")
+            # One question first: where there is no way to the hub, its client would try a file six times, for half a minute.
+            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return _download(repository)
+        except Exception as error:
+            # Offline, refused, missing: the hub's client raises many kinds, all with the same ways out.
+            reason = str(error).strip().splitlines()
+            tried.append(f"the hub {constants.ENDPOINT} ({reason[0][:120] if reason else type(error).__name__})")
+    raise WeightsError(
+        f"The pretrained weights of {name} cannot be had: tried {', '.join(tried)}. Ways out: `weights` FILE with a "
+        "checkpoint (.pth or .safetensors, torchvision's or timm's); a hub cache filled on a machine with internet; or "
+        "`backbone` builtin, the small network that comes with this package."
+    )
+
+
+def _download(repository: str) -> Path:
+    for file in _FILES:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        except huggingface_hub.errors.LocalEntryNotFoundError:  # the hub went away: this says nothing of the file
+            raise
+        except huggingface_hub.errors.EntryNotFoundError:
+            continue
+    raise OSError(f"{repository} holds neither of {', '.join(_FILES)}")
+
+
+def builtin_weights(layers: tuple[str, str]) -> Weights:
+    """The network's tensors up to the second of the two layers, in float32.
+
+    They are kept in float16, so these are the same numbers on every machine. Raises WeightsError where the package's file
+    is missing or damaged.
+    """
+    beyond = tuple(f"{layer}." for layer in BUILTIN_LAYERS[BUILTIN_LAYERS.index(layers[1]) + 1 :])
+    with as_file(files("sapatchcore.embed") / "builtin.safetensors") as path:
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise WeightsError(
+                f"The package's own network {path} cannot be read: {error}. Install the package again."
+            ) from None
+    kept = {name: value for name, value in tensors.items() if not name.startswith(beyond)}
+    return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
+
+
+def check_builtin(weights: str | None, layers: tuple[str, str]) -> None:
+    """Raises SettingsError for what the built-in network has not: a checkpoint, or a layer beyond the third.
+
+    weights: None where a model file has them.
+    """
+    if weights not in ("pretrained", "random", None):
+        raise SettingsError(
+            f"weights must be 'pretrained' or 'random' for backbone builtin. Got {weights!r}. "
+            "Name the network that the checkpoint is of with `backbone`."
+        )
+    if missing := [layer for layer in layers if layer not in BUILTIN_LAYERS]:
+        raise SettingsError(f"builtin has no layer {missing[0]!r}. Allowed: {', '.join(BUILTIN_LAYERS)}.")

@@ -15,21 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from sapatchcore.data.images import all_images, read_image
-from sapatchcore.data.pixels import UInt8Array
+from sapatchcore.data.images import all_images, read_image, read_thumbnail
+from sapatchcore.data.pixels import UInt8Array, prepare
 from sapatchcore.data.sources import Batch, Progress
-from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.data.transform import prepare
-from sapatchcore.embed.patches import Patches
+from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import ModelFileError
 from sapatchcore.export.metadata import GRIDS, SCORES
 from sapatchcore.export.sessions import Arrays, Session
 from sapatchcore.memory.bank import Bank
-from sapatchcore.pipeline import Pipeline
 from sapatchcore.result import Result, gather_result
+from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.threshold import p_values, possible_rate, threshold
-from sapatchcore.score.verdict import Usual
+from sapatchcore.score.verdict import KindClassifier
 
 TOLERANCE = 1e-3  # of scores, parts, and maps
 ROUNDING = 1e-5  # how near a calibration score a score may lie so that either side of it is right
@@ -66,9 +64,9 @@ class Figures:
 class Check:
     """A detector in float32 on the CPU, and what a file's outputs are held against."""
 
-    def __init__(self, pipeline: Pipeline, bank: Bank, known: Calibration | None, of_file: Calibration | None) -> None:
+    def __init__(self, embedder: Embedder, bank: Bank, known: Calibration | None, of_file: Calibration | None) -> None:
         """known: what the detector's verdicts are measured against; of_file: what the file's are."""
-        self._pipeline, self._bank, self._known, self._of_file = pipeline, bank, known, of_file
+        self._embedder, self._bank, self._known, self._of_file = embedder, bank, known, of_file
         spread = float((bank.rows - bank.rows.mean(0)).square().sum(1).mean().sqrt())
         self._floor = max(_FLOOR * spread, 1e-12)
         self._rate = None if known is None else possible_rate(len(known))
@@ -118,12 +116,12 @@ class Check:
 
     def _scored(self, image: UInt8Array) -> tuple[Result, Patches]:
         """(h, w, 3) uint8 → its result by the detector, and its patches."""
-        pixels = prepare(image, self._pipeline.settings.resize, self._pipeline.settings.crop)[None]
+        pixels = prepare(image, self._embedder.settings.resize, self._embedder.settings.crop)[None]
         batch = Batch(("the image",), ((image.shape[0], image.shape[1]),), pixels)
-        patches = self._pipeline.embed(batch)
-        scored = [(batch, self._pipeline.score(patches, self._bank))]
-        shape = self._pipeline.shape
-        return gather_result(scored, **shape, total=None, progress=None, calibration=self._known), patches
+        patches = self._embedder.embed(batch)
+        settings = self._embedder.settings
+        scored = [(batch, score_patches(patches, self._bank, settings))]
+        return gather_result(scored, settings, calibration=self._known), patches
 
     def _differences(self, ours: Result, patches: Patches, theirs: Arrays, found: Figures) -> dict[str, float]:
         """For each output how far theirs are from ours, over the largest of ours."""
@@ -169,9 +167,9 @@ class Check:
             found.other_verdicts += 1
         elif rejected:
             parts = (float(ours.local_patches.max()), float(ours.context_patches.max()))
-            kind = Usual(self._of_file).kind(*(float(theirs[name].max()) for name in GRIDS[1:3]))
+            kind = KindClassifier(self._of_file).kind(*(float(theirs[name].max()) for name in GRIDS[1:3]))
             steps = (1 - ROUNDING, 1 + ROUNDING)
-            usual = Usual(self._known)
+            usual = KindClassifier(self._known)
             found.other_kinds += kind not in {usual.kind(parts[0] * a, parts[1] * b) for a in steps for b in steps}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from sapatchcore.score.anomaly_map import axis_operator
+from sapatchcore.score.anomaly_score import axis_operator
 
 
 class Enlarge(torch.nn.Module):

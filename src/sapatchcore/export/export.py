@@ -18,6 +18,7 @@ import numpy as np
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.detector import SAPatchCore
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
 from sapatchcore.export import onnx_file, openvino_file
 from sapatchcore.export.check import Check, check_images
@@ -29,7 +30,6 @@ from sapatchcore.export.recalibrate import good_images, recalibrated
 from sapatchcore.export.reduce import FORMATS, Rows
 from sapatchcore.export.sessions import Session, onnx_session, openvino_session
 from sapatchcore.memory.bank import Bank
-from sapatchcore.pipeline import Pipeline
 from sapatchcore.score.calibration import Calibration
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -67,7 +67,7 @@ def export_model(
         ModelFileError: the network cannot be exported, the file would be too large, gives other scores or verdicts, or cannot
             be written.
     """
-    bank, file = detector._fitted(), Path(path)
+    bank, file = detector.bank, Path(path)
     kind = kind_of(file, kind)
     require_packages(kind)
     check_opset(opset)
@@ -83,7 +83,7 @@ def export_model(
     # Of a shorter network, images unlike any that it was made for say nothing.
     images, source = check_images(check, bank, made=exact)
 
-    known = detector._calibration
+    known = detector.calibration if detector.is_calibrated else None
     graph = _graph(plain, bank, bank_precision, known)
     model = onnx_file.onnx_model(graph, opset=opset, backbone=plain.settings.backbone)
     good = good_images(bank) if precision == "int8" else []
@@ -150,13 +150,13 @@ def require_packages(kind: str) -> None:
             raise SAPatchCoreError(f"Exporting needs {', '.join(most)} and {last}: {install('export')}") from None
 
 
-def _on_cpu(detector: SAPatchCore) -> Pipeline:
-    """The detector's pipeline on the CPU in float32: what the file is made from and compared with."""
+def _on_cpu(detector: SAPatchCore) -> Embedder:
+    """The detector's network on the CPU in float32: what the file is made from and compared with."""
     options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32", "search": "exact"}
-    return Pipeline(SAPatchCore(**options).settings, detector._pipeline.network.weights)
+    return Embedder(SAPatchCore(**options).settings, detector.embedder.network.weights)
 
 
-def _check_size(plain: Pipeline, bank: Bank, bank_precision: str) -> None:
+def _check_size(plain: Embedder, bank: Bank, bank_precision: str) -> None:
     # The network counts in full: that is how it is first exported.
     rows = bank.rows.numel() * _BYTES[bank_precision]
     size = sum(value.nbytes for value in plain.network.weights.values()) + rows
@@ -167,7 +167,7 @@ def _check_size(plain: Pipeline, bank: Bank, bank_precision: str) -> None:
         )
 
 
-def _graph(plain: Pipeline, bank: Bank, bank_precision: str, known: Calibration | None) -> Graph:
+def _graph(plain: Embedder, bank: Bank, bank_precision: str, known: Calibration | None) -> Graph:
     settings, channels = plain.settings, plain.network.channels[0]
     h, w = settings.input_size
     blank = Batch(("a blank image",), ((h, w),), np.zeros((1, h, w, 3), np.uint8))

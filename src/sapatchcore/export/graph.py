@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from sapatchcore.data.transform import crop_box
+from sapatchcore.data.pixels import crop_box
 from sapatchcore.export.attention import anchored_attention
 from sapatchcore.export.enlarge import Enlarge
 from sapatchcore.export.reduce import Rows
 from sapatchcore.export.resample import Lanczos
-from sapatchcore.score.image_score import largest
+from sapatchcore.score.anomaly_score import largest
 from sapatchcore.settings import Settings
 
 _PRODUCT = 1 << 24  # numbers of an image's product with the bank in one slice (64 MB)

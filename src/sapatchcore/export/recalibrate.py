@@ -13,23 +13,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sapatchcore.data.images import read_image
+from sapatchcore.data.images import read_image, read_thumbnail
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress
-from sapatchcore.data.thumbnails import read_thumbnail
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError
 from sapatchcore.export.graph import EMBEDDING, Graph
 from sapatchcore.export.sessions import Session
+from sapatchcore.learning.calibrate import as_calibration
 from sapatchcore.memory.bank import Bank
-from sapatchcore.pipeline import Pipeline
-from sapatchcore.result import as_calibration, gather_result
+from sapatchcore.result import gather_result
 from sapatchcore.score.calibration import Calibration
 
 MOST = 64  # good images that int8's ranges are taken from
 
 
 def recalibrated(
-    known: Calibration, plain: Pipeline, bank: Bank, graph: Graph, session: Session, progress: Progress | None
+    known: Calibration, plain: Embedder, bank: Bank, graph: Graph, session: Session, progress: Progress | None
 ) -> tuple[Calibration, str]:
     """The calibration with the file's scores, where all of its images are at hand, and a sentence about it.
 
@@ -53,9 +53,8 @@ def recalibrated(
         scored.append((batch, [array.numpy() for array in arrays]))
         if progress is not None:
             progress("calibrate", place + 1, len(files))
-    result = gather_result(scored, **plain.shape, total=None, progress=None)
-    settings = plain.settings
-    fresh = as_calibration(result, known.source, known.images, settings.image_score, settings.neighbors)
+    result = gather_result(scored, plain.settings)
+    fresh = as_calibration(result, known.source, known.images, plain.settings)
     return fresh, "taken anew with this file"
 
 

@@ -21,8 +21,7 @@ from sapatchcore.export.checksum import check_seal
 from sapatchcore.export.metadata import GRIDS, SCORES, SUFFIXES, calibration_from, files_of, read_facts, without_arrays
 from sapatchcore.export.sessions import Session, onnx_session, openvino_session
 from sapatchcore.result import Result, gather_result
-from sapatchcore.score.calibration import Calibration
-from sapatchcore.score.promises import Calibrated
+from sapatchcore.score.calibration import Calibrated
 from sapatchcore.settings import Settings, settings_from
 
 PIXELS = 1 << 24  # in a batch at most: larger images go one by one
@@ -66,8 +65,7 @@ class Exported(Calibrated):
         batches = batches_as_they_are(sources, batch_size=settings.batch_size, workers=settings.workers)
         return gather_result(
             ((batch, self._scored(batch)) for batch in batches),
-            resize=settings.resize,
-            crop=settings.crop,
+            settings,
             total=total,
             progress=progress,
             calibration=self._calibration,
@@ -83,9 +81,6 @@ class Exported(Calibrated):
             name = batch.names[int(np.isfinite(found["score"]).argmin())]
             raise DataError(f"The network gave numbers that are not finite for {name}. Export it in float32.")
         return tuple(found[name] for name in (*SCORES, *GRIDS))
-
-    def _known(self) -> Calibration | None:
-        return self._calibration
 
 
 def open_exported(

@@ -1,157 +1,128 @@
-"""What fit, update and forget do once a bank stands: look back at the training images, take in or give up others."""
+"""Learning on: a bank that takes in more good images, or gives one up, without being chosen anew.
+
+A patch is added only where it lies farther from the bank than the covering radius, the farthest of a new image's patches
+first (Gonzalez 1985), so that afterwards every patch ever learned from, old or new, lies within the radius of a row. All
+of this in the random projection in which the bank was chosen: there the radius is the coreset's own guarantee.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from sapatchcore.data.sources import Batch, Progress, Sources
-from sapatchcore.data.thumbnails import thumbnail
-from sapatchcore.data.transform import Size
+from sapatchcore.data.sources import Progress, Sources
+from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import DataError
+from sapatchcore.learning.calibrate import leave_one_out, rescored, separate
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.growth import Growth, without_image
+from sapatchcore.memory.coreset import Projection, projection_of
 from sapatchcore.memory.search.exact import nearest
 from sapatchcore.memory.spill import Spill
-from sapatchcore.memory.training import TrainingImage
-from sapatchcore.pipeline import Pipeline
-from sapatchcore.result import as_calibration, gather_result
+from sapatchcore.memory.training import TrainingImage, pictured, training_images
 from sapatchcore.score.calibration import (
-    LEFT_OUT,
+    LEAVE_ONE_OUT,
     REWEIGHTED,
     Calibration,
-    joined,
+    concatenated,
     largest_values,
-    picked,
     rows_needed,
+    subset,
     upper_bounds,
 )
+from sapatchcore.settings import Settings
 
 
-def kept_of(batch: Batch) -> list[TrainingImage]:
-    """What is kept of each image of a batch, its picture among it."""
-    images = zip(batch.names, batch.sizes, batch.pixels, strict=True)
-    return [TrainingImage(name, size, thumbnail(pixels)) for name, size, pixels in images]
-
-
-def look_back(
+def add_images(
     bank: Bank,
-    spill: Spill,
-    pipeline: Pipeline,
-    numbers: Sequence[int],
-    images: Sequence[TrainingImage],
-    progress: Progress | None = None,
-) -> Calibration | None:
-    """The training images whose patches ``spill`` holds, without their own rows of the bank.
-
-    numbers: of each of them among all training images. images: what is known of them, in the same order.
-
-    None where too few rows would be left.
-    """
-    settings = pipeline.settings
-    if bank.fewest_left < rows_needed(settings.image_score):
-        return None
-
-    def scored() -> Iterator[tuple[Batch, tuple[npt.NDArray[Any], ...]]]:
-        done = 0
-        for patches in spill.images_again(settings.batch_size, bank.rows.device):
-            these = slice(done, done + len(patches.local))
-            names, sizes = tuple(image.name for image in images[these]), tuple(image.size for image in images[these])
-            nothing = np.empty((0, 0, 0, 3), np.uint8)  # their pixels have been seen
-            yield Batch(names, sizes, nothing), pipeline.score(patches, bank, torch.tensor(numbers[these]))
-            done = these.stop
-
-    result = gather_result(scored(), **pipeline.shape, total=spill.images, progress=progress, stage="calibrate")
-    return as_calibration(result, LEFT_OUT, np.array(numbers, np.int64), settings.image_score, settings.neighbors)
-
-
-def grown(
-    bank: Bank,
-    known: Calibration | None,
-    pipeline: Pipeline,
+    calibration: Calibration | None,
+    embedder: Embedder,
     sources: Sources,
     *,
-    separate: Sources | None,
+    apart: Sources | None,
     rescore: bool,
     progress: Progress | None,
 ) -> tuple[Bank, Calibration | None]:
-    """``bank`` and its calibration after more good images; as SAPatchCore.update."""
-    growth, first = Growth(bank, pipeline.projection), len(bank.training)
-    taken = {image.name for image in bank.training}
+    """``bank`` and its calibration after more good images; as SAPatchCore.update. apart: good images to calibrate with alone."""
+    projection = projection_of(embedder.settings, embedder.network)
+    growth, first = Growth(bank, projection), len(bank.training)
+    learned = {image.name for image in bank.training}
     with Spill() as spill:
-        for batch, patches in pipeline.patches(sources[0], _first_unused(bank)):
-            _refuse_known(taken, batch.names)
-            growth.add(patches, kept_of(batch))
+        for batch, patches in embedder.patches(sources[0], _first_unused(bank)):
+            _refuse_learned(learned, batch.names)
+            growth.add(patches, training_images(batch))
             spill.append(patches)
             if progress is not None:
                 progress("embed", spill.images, sources[1])
         if not spill.images:
             raise DataError("No image to learn from was given. Give at least one good image.")
         bank = growth.bank()
-        if separate is not None:
-            return bank, pipeline.calibration(bank, separate, progress)
-        if known is not None:
-            before = range(len(known)) if rescore else ()
-            known = pipeline.scored_again(upper_bounds(known), before, bank, progress)
-        if known is None or known.source == LEFT_OUT:
+        if apart is not None:
+            return bank, separate(bank, embedder, apart, progress)
+        if calibration is not None:
+            before = range(len(calibration)) if rescore else ()
+            calibration = rescored(upper_bounds(calibration), before, bank, embedder, progress)
+        if calibration is None or calibration.source == LEAVE_ONE_OUT:
             numbers, added = range(first, len(bank.training)), bank.training[first:]
-            known = joined(known, look_back(bank, spill, pipeline, numbers, added, progress))
-    return bank, known
+            new = leave_one_out(bank, spill, embedder.settings, numbers, added, progress)
+            calibration = concatenated(calibration, new)
+    return bank, calibration
 
 
-def shrunk(
-    bank: Bank, known: Calibration | None, pipeline: Pipeline, image: str, progress: Progress | None
+def remove_image(
+    bank: Bank, calibration: Calibration | None, embedder: Embedder, image: str, progress: Progress | None
 ) -> tuple[Bank, Calibration | None]:
     """``bank`` and its calibration without one training image; as SAPatchCore.forget."""
     number = _number_of(bank, image)
-    left = without_image(bank, number, pipeline.projection)
-    if known is not None:
-        known, raised = _raised(known, bank, left, number, **pipeline.shape)
-        if known is not None:
-            known = pipeline.scored_again(known, raised, left, progress)
-    return left, known
+    left = without_image(bank, number, projection_of(embedder.settings, embedder.network))
+    if calibration is not None:
+        calibration, raised = _raised(calibration, bank, left, number, embedder.settings)
+        if calibration is not None:
+            calibration = rescored(calibration, raised, left, embedder, progress)
+    return left, calibration
 
 
 def _raised(
-    known: Calibration, before: Bank, after: Bank, number: int, resize: Size, crop: Size | None
+    calibration: Calibration, before: Bank, after: Bank, number: int, settings: Settings
 ) -> tuple[Calibration | None, list[int]]:
-    """What is left of ``known`` when training image ``number`` is forgotten; None where nothing is.
+    """What is left of ``calibration`` when training image ``number`` is forgotten; None where nothing is.
 
-    before, after: the bank with and without the image. Also returns the places of the images whose scores may have grown:
+    before, after: the bank with and without the image. Also returns the indices of the images whose scores may have grown:
     those are upper bounds now. By the triangle inequality a patch whose nearest row r goes is at most |r − r'| farther from
     a row r' that is left; that is wide, but it holds.
     """
-    known = picked(known, known.images != number)
-    if not len(known) or (known.source == LEFT_OUT and after.fewest_left < rows_needed(known.image_score)):
+    calibration = subset(calibration, calibration.images != number)
+    if not len(calibration) or (
+        calibration.source == LEAVE_ONE_OUT and after.fewest_left < rows_needed(calibration.image_score)
+    ):
         return None, []
     gone = (before.images == number).numpy()
-    place = np.cumsum(~gone) - 1  # of each row that stays
-    rows_before = known.rows
+    new_row = np.cumsum(~gone) - 1  # of each row that stays
+    rows_before = calibration.rows
     touched = gone[rows_before]  # (n, h, w)
     grew = touched.any((1, 2))
-    if known.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
-        known, grew = upper_bounds(known), np.ones(len(known), np.bool_)
-    images = np.where(known.images > number, known.images - 1, known.images)
-    known = replace(known, images=images, rows=place[rows_before])
+    if calibration.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
+        calibration, grew = upper_bounds(calibration), np.ones(len(calibration), np.bool_)
+    images = np.where(calibration.images > number, calibration.images - 1, calibration.images)
+    calibration = replace(calibration, images=images, rows=new_row[rows_before])
     for i in np.flatnonzero(touched.any((1, 2))).tolist():
-        where, before_max = touched[i], float(known.grids[i].max())
-        lost, patch = np.unique(rows_before[i][where], return_inverse=True)
-        excluded = torch.full((len(lost),), int(images[i]), device=after.rows.device)
-        farther, found = nearest(before.rows[torch.from_numpy(lost)], after.rows, 1, excluded, after.groups)
-        known.rows[i][where] = found[:, 0].cpu().numpy()[patch]
-        known.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
-        known.scores[i] = known.grids[i].max()
-        growth = float(known.scores[i]) / max(before_max, 1e-12)
-        for part in (known.local, known.context):  # no bounds, but levels: both grow alike
+        where, before_max = touched[i], float(calibration.grids[i].max())
+        removed, patch = np.unique(rows_before[i][where], return_inverse=True)
+        excluded = torch.full((len(removed),), int(images[i]), device=after.rows.device)
+        farther, found = nearest(before.rows[torch.from_numpy(removed)], after.rows, 1, excluded, after.groups)
+        calibration.rows[i][where] = found[:, 0].cpu().numpy()[patch]
+        calibration.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
+        calibration.scores[i] = calibration.grids[i].max()
+        growth = float(calibration.scores[i]) / max(before_max, 1e-12)
+        for part in (calibration.local, calibration.context):  # no bounds, but levels: both grow alike
             part[i] *= growth
-        known.peaks[i] = largest_values(known.grids[i : i + 1], known.sizes[i : i + 1], resize, crop)[0]
-    return known, np.flatnonzero(grew).tolist()
+        calibration.peaks[i] = largest_values(
+            calibration.grids[i : i + 1], calibration.sizes[i : i + 1], settings.resize, settings.crop
+        )[0]
+    return calibration, np.flatnonzero(grew).tolist()
 
 
 def _number_of(bank: Bank, image: str) -> int:
@@ -171,9 +142,79 @@ def _first_unused(bank: Bank) -> int:
     return max([len(bank.training), *(int(match[1]) + 1 for match in named if match)])
 
 
-def _refuse_known(known: set[str], names: Sequence[str]) -> None:
-    """Raises DataError where one of ``names`` is among the ``known``, or twice among themselves; then all are known."""
+def _refuse_learned(learned: set[str], names: Sequence[str]) -> None:
+    """Adds ``names`` to ``learned``. Raises DataError where one is there already, or twice among themselves."""
     for name in names:
-        if name in known:
+        if name in learned:
             raise DataError(f"{name} was learned from already. Leave it out, or forget it first.")
-        known.add(name)
+        learned.add(name)
+
+
+class Growth:
+    """A bank while images are added to it."""
+
+    def __init__(self, bank: Bank, projection: Projection) -> None:
+        """projection: the one in which the bank was chosen."""
+        self._bank, self._projection = bank, projection
+        self._projected = [projection.of_rows(bank.rows)]  # of the bank and, one (1, d) each, of what was added
+        self._rows: list[torch.Tensor] = []  # (d,) each
+        self._images: list[int] = []
+        self._cells: list[int] = []
+        self._training = list(bank.training)
+
+    @torch.inference_mode()
+    def add(self, patches: Patches, training: Sequence[TrainingImage]) -> None:
+        """Take n more images in: ``patches`` of them, and what is kept of each."""
+        projected = self._projection(patches).unflatten(0, (len(training), -1))
+        for number, (points, image) in enumerate(zip(projected, training, strict=True)):
+            projected_bank = torch.cat(self._projected)
+            self._projected = [projected_bank]
+            distance = nearest(points, projected_bank)[0][:, 0]
+            while float(distance.max()) > self._bank.radius:
+                pick = int(distance.argmax())
+                self._projected.append(points[pick, None])
+                self._rows.append(torch.cat((patches.local[number, pick], patches.context[number, patches.cell[pick]])))
+                self._images.append(len(self._training))
+                self._cells.append(pick)
+                distance = torch.minimum(distance, (points - points[pick]).square().sum(1).sqrt())
+            self._training.append(image)
+
+    def bank(self) -> Bank:
+        """The bank with all that was added, behind its old rows."""
+        old = self._bank
+        images = torch.cat((old.images, torch.tensor(self._images, dtype=torch.int64)))
+        return replace(
+            old,
+            rows=torch.cat((old.rows, torch.stack(self._rows))) if self._rows else old.rows,
+            images=images,
+            cells=torch.cat((old.cells, torch.tensor(self._cells, dtype=torch.int64))),
+            training=pictured(self._training, images),
+        )
+
+
+def without_image(bank: Bank, number: int, projection: Projection) -> Bank:
+    """The bank less the patches of training image ``number``; the images behind it move up by one.
+
+    A patch that had its nearest row r there is within |r − r'| more of the nearest row r' that is left: by that
+    ``loosened`` grows. Raises DataError where no row would be left.
+    """
+    removed = bank.images == number
+    if bool(removed.all()):
+        raise DataError(
+            f"All {len(removed)} patches of the memory bank come from {bank.training[number].name}: without it nothing is known. "
+            "Fit a new model instead."
+        )
+    there = removed.to(bank.rows.device)
+    loosened = bank.loosened
+    if bool(removed.any()):
+        rows = projection.of_rows(bank.rows)
+        loosened += float(nearest(rows[there], rows[~there])[0].max())
+    images = bank.images[~removed]
+    return replace(
+        bank,
+        rows=bank.rows[~there],
+        images=torch.where(images > number, images - 1, images),
+        cells=bank.cells[~removed],
+        training=(*bank.training[:number], *bank.training[number + 1 :]),
+        loosened=loosened,
+    )

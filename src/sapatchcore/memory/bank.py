@@ -1,24 +1,29 @@
-"""The memory bank, and how far patches are from it (paper step 7)."""
+"""The memory bank: the kept patches of good images, and how far other patches are from them (paper step 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
 from sapatchcore.embed.patches import Patches
-from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
-from sapatchcore.memory.search.boxes import LEAF
-from sapatchcore.memory.search.exact import NearestIndex, nearest
-from sapatchcore.memory.search.quantised import CompactIndex
+from sapatchcore.memory.search.exact import LEAF, ExactIndex, nearest
 from sapatchcore.memory.training import TrainingImage
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
 # processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
 _TOGETHER = 16_000_000
+
+
+class Index(Protocol):
+    """What finds the nearest row of a bank: exact, in a quantised copy, or approximate."""
+
+    def nearest(self, queries: torch.Tensor, excluded: torch.Tensor | None = None) -> torch.Tensor:
+        """(q,) int64: the nearest row for each query (q, d) float32. excluded: (q,) int64, the group whose rows do not count."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,24 @@ class Bank:
     search: Literal["exact", "float16", "int8", "faiss"] = "exact"
 
     @cached_property
-    def index(self) -> NearestIndex | CompactIndex | ApproximateIndex:
+    def index(self) -> Index:
         """Finds the nearest row; built when it is first needed. Small banks, and those of a GPU, are searched exactly.
 
-        Raises DataError where a short copy belongs on disk and the disk is full; MissingPackageError without FAISS.
+        Raises DataError where a quantised copy belongs on disk and the disk is full; MissingPackageError without FAISS.
         """
-        fewest = FEWEST if self.search == "faiss" else 4 * LEAF
-        if self.search == "exact" or self.rows.device.type != "cpu" or len(self.rows) <= fewest:
-            return NearestIndex(self.rows, self.groups)
+        if self.search == "exact" or self.rows.device.type != "cpu" or len(self.rows) <= 4 * LEAF:
+            return ExactIndex(self.rows, self.groups)
         if self.search == "faiss":
-            return ApproximateIndex(self.rows, self.groups)
-        return CompactIndex(self.rows, self.search, self.groups)
+            from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
+
+            return (
+                ApproximateIndex(self.rows, self.groups)
+                if len(self.rows) > FEWEST
+                else ExactIndex(self.rows, self.groups)
+            )
+        from sapatchcore.memory.search.quantised import QuantisedIndex
+
+        return QuantisedIndex(self.rows, self.search, self.groups)
 
     @cached_property
     def groups(self) -> torch.Tensor:
@@ -69,6 +81,7 @@ class Bank:
         owners, counts = self.images.unique(return_counts=True)
         return owners, counts
 
+    @torch.inference_mode()
     def compare(self, patches: Patches, excluded: torch.Tensor | None = None) -> Distances:
         """Each patch of n images with its nearest row; distances are taken from the differences themselves.
 
@@ -88,6 +101,7 @@ class Bank:
         columns = [torch.cat(column).reshape(-1, per_image) for column in zip(*parts, strict=True)]
         return Distances(*columns)
 
+    @torch.inference_mode()
     def around(
         self, patch: torch.Tensor, row: torch.Tensor, k: int, excluded: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -118,3 +132,8 @@ class Distances:
     local: torch.Tensor
     context: torch.Tensor
     row: torch.Tensor
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """local, context, row."""
+        return self.local, self.context, self.row

@@ -51,6 +51,11 @@ class Spill:
         return self._images
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of an image's patches."""
+        return self._grid
+
+    @property
     def patches_per_image(self) -> int:
         return self._shapes[0][0]
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sapatchcore.data.images import thumbnail
 from sapatchcore.data.packed import Files, Packed, Sizes, Texts
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size
+from sapatchcore.data.sources import Batch
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TrainingImages(Packed[TrainingImage]):
 
     @classmethod
     def of(cls, images: Sequence[TrainingImage]) -> TrainingImages:
-        """The same images; those that are packed already as they are."""
+        """The same images, packed; the same object where they are packed already."""
         if isinstance(images, TrainingImages):
             return images
         pictures = [image.thumbnail for image in images]
@@ -57,6 +59,12 @@ class TrainingImages(Packed[TrainingImage]):
             part.check()
         if len({len(part) for part in parts}) != 1:
             raise ValueError(f"names, sizes and pictures of {', '.join(str(len(part)) for part in parts)} images")
+
+
+def training_images(batch: Batch) -> list[TrainingImage]:
+    """What is kept of each image of a batch: its name, its size and a thumbnail of what the network sees."""
+    images = zip(batch.names, batch.sizes, batch.pixels, strict=True)
+    return [TrainingImage(name, size, thumbnail(pixels)) for name, size, pixels in images]
 
 
 def pictured(training: Sequence[TrainingImage], rows: torch.Tensor) -> tuple[TrainingImage, ...]:

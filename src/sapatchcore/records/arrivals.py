@@ -17,22 +17,21 @@ from pathlib import Path
 
 from sapatchcore.data.images import IMAGE_SUFFIXES
 from sapatchcore.errors import DataError
-from sapatchcore.records.inspected import Arrived, arrived, image_hash
-from sapatchcore.records.record import Watched
+from sapatchcore.records.record import ReceivedImage, WatchedFile, image_hash
 from sapatchcore.records.records import Records
 
 MOST_BYTES = 1 << 30  # of one image file
-STILL_THERE = 86_400.0  # seconds; so often the marks of all files are told that these are still there
+STILL_THERE = 86_400.0  # seconds; so often the records are told which processed files are still there
 WHOLE_SECONDS = 3.0  # seconds after which a file is looked at again where its file system keeps times to one or two
 
 Stamp = tuple[int, int]  # bytes, mtime_ns
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableFile:
     """A file that could not be inspected in the state ``watched``, and why."""
 
-    watched: Watched
+    watched: WatchedFile
     reason: str
 
 
@@ -41,7 +40,7 @@ class _Pending:
     """A file that waits. changed, next: when it last changed, when to look again, on time.monotonic's clock."""
 
     stamp: Stamp
-    known_hash: str  # of its content as it was inspected earlier, or ""
+    earlier_hash: str  # of its content as it was inspected earlier, or ""
     changed: float
     next: float
 
@@ -107,7 +106,7 @@ class Arrivals:
                 settled.append((stamp[1], name))
         return [name for _, name in sorted(settled)]
 
-    def read(self, name: str) -> Arrived | Unreadable | None:
+    def read(self, name: str) -> ReceivedImage | UnreadableFile | None:
         """A settled file's image; None where it is gone, is waited for again, or holds what was inspected already.
 
         Raises RecordsError where Records does.
@@ -120,22 +119,22 @@ class Arrivals:
             return None
         except OSError as error:
             reason = f"{name} cannot be read: {error.strerror or error}."
-            return self._not_yet(one, Unreadable(self._watched(name, one, ""), reason))
+            return self._not_yet(one, UnreadableFile(self._watched(name, one, ""), reason))
         if content is None:  # it changed meanwhile
             one.changed = time.monotonic()
             one.next = one.changed + self._settle
             return None
         watched = self._watched(name, one, image_hash(content))
-        if watched.image_hash == one.known_hash:
+        if watched.image_hash == one.earlier_hash:
             self._records.same_content(watched)
             self.done(watched, again=False)
             return None
         try:
-            return arrived(content, name, watched)
+            return ReceivedImage.decode(content, name, watched)
         except DataError as error:
-            return self._not_yet(one, Unreadable(watched, str(error)))
+            return self._not_yet(one, UnreadableFile(watched, str(error)))
 
-    def done(self, watched: Watched, *, again: bool = True) -> None:
+    def done(self, watched: WatchedFile, *, again: bool = True) -> None:
         """This state of a file is recorded. again: look once more where another could have the same time."""
         stamp = watched.bytes, watched.mtime_ns
         self._done[watched.name] = stamp
@@ -149,17 +148,17 @@ class Arrivals:
         new = [name for name, stamp in found.items() if self._done.get(name) != stamp and name not in self._pending]
         if not new:
             return
-        marks, now = self._records.seen(self._name, new), time.monotonic()
+        processed, now = self._records.processed_files(self._name, new), time.monotonic()
         for name in new:
-            mark, stamp = marks.get(name), found[name]
+            file, stamp = processed.get(name), found[name]
             # Without a hash it could not even be read; that may be otherwise by now.
-            if mark is not None and mark.image_hash and (mark.bytes, mark.mtime_ns) == stamp:
+            if file is not None and file.image_hash and (file.bytes, file.mtime_ns) == stamp:
                 self._done[name] = stamp
             else:
-                known = "" if mark is None else mark.image_hash
-                self._pending[name] = _Pending(stamp, known, now, now + self._settle)
+                earlier = "" if file is None else file.image_hash
+                self._pending[name] = _Pending(stamp, earlier, now, now + self._settle)
 
-    def _not_yet(self, one: _Pending, found: Unreadable) -> Unreadable | None:
+    def _not_yet(self, one: _Pending, found: UnreadableFile) -> UnreadableFile | None:
         """None while it may still be written; on a share a writer can pause."""
         now = time.monotonic()
         if now - one.changed >= self._patience:
@@ -167,8 +166,8 @@ class Arrivals:
         one.next = now + self._settle
         return None
 
-    def _watched(self, name: str, one: _Pending, digest: str) -> Watched:
-        return Watched(self._name, name, *one.stamp, digest)
+    def _watched(self, name: str, one: _Pending, digest: str) -> WatchedFile:
+        return WatchedFile(self._name, name, *one.stamp, digest)
 
     def _below(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

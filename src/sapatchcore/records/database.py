@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sapatchcore.errors import RecordsError, install
-from sapatchcore.records.lock import Turns
 
 CONNECTIONS = 16  # at most; a thread that finds none free waits
 _SQLITE = {  # by SQLite's primary result code
@@ -42,6 +43,40 @@ _POSTGRESQL = {  # by PostgreSQL's code, or its first two characters
 }
 
 
+class FairLock:
+    """One at a time, in the order of asking: Python's own locks let a busy thread take the lock again before any that waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; whether the lock is held now."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if mine.acquire(timeout=timeout):
+            return True
+        with self._lock:
+            if mine not in self._waiting:  # handed over at the last moment
+                return True
+            self._waiting.remove(mine)
+            return False
+
+    def release(self) -> None:
+        """Hand the lock to the next that waits."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
 class Database:
     """A SQLite file or a PostgreSQL server.
 
@@ -61,7 +96,7 @@ class Database:
         self.shown = str(self.path) if self.is_sqlite else _shown(url)
         self._wait = wait
         self._secrets = _secrets(url)
-        self._turns = Turns()
+        self._write_lock = FairLock()
         given: dict[str, Any] = {"timeout": wait} if self.is_sqlite else {}
         if not self.is_sqlite and "connect_timeout" not in url.query:
             given["connect_timeout"] = max(2, round(wait))
@@ -91,7 +126,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, committed at the end of ``with``, given up where that ends by an exception. Raises RecordsError."""
+        """One transaction, committed at the end of ``with``, rolled back where that ends by an exception. Raises RecordsError."""
         with self._alone(), self._saying(), self._writer.begin() as connection:
             yield connection
 
@@ -130,16 +165,16 @@ class Database:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Of SQLite, the only writer of this process: waiting here is fair and quick, SQLite's own waiting is neither."""
+        """With SQLite only one thread of this process writes: waiting here is fair and quick, SQLite's own waiting is neither."""
         if not self.is_sqlite:
             yield
             return
-        if not self._turns.acquire(self._wait):
+        if not self._write_lock.acquire(self._wait):
             raise RecordsError(f"{self.shown}: {_SQLITE[5].format(wait=self._wait)}")
         try:
             yield
         finally:
-            self._turns.release()
+            self._write_lock.release()
 
     @contextmanager
     def _saying(self) -> Iterator[None]:
@@ -150,21 +185,21 @@ class Database:
                 f"{self.shown}: all {CONNECTIONS} connections were busy for {self._wait:g} s. Try again."
             ) from None
         except DBAPIError as error:
-            raise self._known(error.orig or error) from None
-        except (ValueError, TypeError) as error:  # no time, no number where one was written: bits turned on the disk
+            raise self._translated(error.orig or error) from None
+        except (ValueError, TypeError) as error:  # what was a time or a number is none any more: damaged on the disk
             raise RecordsError(f"{self.shown}: {_SQLITE[11]}") from error
-        except sqlite3.Error as error:  # of what is set up for a connection, before SQLAlchemy has it
-            raise self._known(error) from None
+        except sqlite3.Error as error:  # while a connection is set up, before SQLAlchemy has it
+            raise self._translated(error) from None
 
-    def _known(self, error: BaseException) -> RecordsError:
+    def _translated(self, error: BaseException) -> RecordsError:
         """What the database's own error means."""
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(code, int) and code & 0xFF in _SQLITE:
             return RecordsError(f"{self.shown}: {_SQLITE[code & 0xFF].format(wait=self._wait)}")
         state = getattr(error, "sqlstate", None)
-        for known in (state, str(state)[:2]):
-            if known in _POSTGRESQL:
-                return RecordsError(f"{self.shown}: {_POSTGRESQL[known].format(wait=self._wait)}")
+        for found in (state, str(state)[:2]):
+            if found in _POSTGRESQL:
+                return RecordsError(f"{self.shown}: {_POSTGRESQL[found].format(wait=self._wait)}")
         words = " ".join(str(error).split()) or type(error).__name__
         for secret in self._secrets:
             words = words.replace(secret, "***")

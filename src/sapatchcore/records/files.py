@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from sapatchcore.errors import RecordsError, install
-from sapatchcore.records.record import Record
+from sqlalchemy import ColumnElement, select
 
+from sapatchcore.errors import RecordsError, install
+from sapatchcore.records.database import Database
+from sapatchcore.records.record import EXPORTED_NAMES, FIELDS, Record
+from sapatchcore.records.tables import RECORDS, SELECTED, as_record
+
+AT_ONCE = 2_000  # records of one batch
+NAMES = [EXPORTED_NAMES.get(name, name) for name in FIELDS]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_FIELDS = fields(Record)
-NAMES = ["record" if field.name == "number" else field.name for field in _FIELDS]
+
+
+def batches(database: Database, conditions: Sequence[ColumnElement[bool]]) -> Iterator[list[Record]]:
+    """All records that match and are there now, the oldest first, AT_ONCE at a time.
+
+    Each batch is a transaction of its own: a slow reader keeps no transaction open, which would let SQLite's log grow.
+    """
+    with database.reading() as connection:
+        last = connection.execute(select(RECORDS.c.number).order_by(RECORDS.c.number.desc()).limit(1)).scalar() or 0
+    first = 0
+    while first < last:
+        statement = select(*SELECTED).where(RECORDS.c.number > first, RECORDS.c.number <= last, *conditions)
+        with database.reading() as connection:
+            rows = connection.execute(statement.order_by(RECORDS.c.number).limit(AT_ONCE)).mappings().all()
+        if not rows:
+            return
+        yield [as_record(row) for row in rows]
+        first = rows[-1]["number"]
 
 
 def write_csv(file: BinaryIO, records: Iterable[list[Record]]) -> int:
@@ -58,27 +79,19 @@ def write_parquet(file: BinaryIO, records: Iterable[list[Record]]) -> int:
         import pyarrow.parquet as parquet
     except ImportError:
         raise RecordsError(f"Parquet needs pyarrow: {install('serve')}. CSV needs nothing.") from None
-    kinds: dict[str, Callable[[], Any]] = {
-        "int": pyarrow.int64,
-        "str": pyarrow.string,
-        "float": pyarrow.float64,
-        "bool": pyarrow.bool_,
-        "datetime": lambda: pyarrow.timestamp("us", tz="UTC"),
+    types = {
+        int: pyarrow.int64(),
+        str: pyarrow.string(),
+        float: pyarrow.float64(),
+        bool: pyarrow.bool_(),
+        datetime: pyarrow.timestamp("us", tz="UTC"),
     }
-    # From Record itself: "float | None" is a double that may be missing.
-    types = [str(field.type).split(" | ") for field in _FIELDS]
-    schema = pyarrow.schema(
-        [
-            pyarrow.field(name, kinds[kind](), nullable=bool(missing))
-            for name, (kind, *missing) in zip(NAMES, types, strict=True)
-        ]
-    )
+    columns = zip(NAMES, FIELDS.values(), strict=True)
+    schema = pyarrow.schema([pyarrow.field(name, types[one.type], nullable=one.nullable) for name, one in columns])
     count = 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in records:
-            columns: list[list[str | float | datetime | None]] = [
-                [getattr(record, field.name) for record in batch] for field in _FIELDS
-            ]
-            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+            values = [[getattr(record, name) for record in batch] for name in FIELDS]
+            writer.write_batch(pyarrow.record_batch(values, schema=schema))
             count += len(batch)
     return count

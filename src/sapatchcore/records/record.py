@@ -1,26 +1,38 @@
-"""What is kept of an inspection: the record, what one is made from, and the question that finds some of them."""
+"""An inspection record, declared once: its table, rows, CSV, Parquet and the server's answer are derived from ``Record``.
+
+Beside it what a record is made from, and the question that finds some of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin, get_type_hints
 
+from sapatchcore.data.pixels import MEDIA_TYPES, UInt8Array, open_header, rgb_from_bytes
 from sapatchcore.errors import SettingsError, did_you_mean
-from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL
+from sapatchcore.result import Result
+from sapatchcore.score.verdict import Verdict
 
-ACCEPT, REJECT = "accept", "reject"
-GOOD, DEFECT = "good", "defect"
+Decision = Literal["accept", "reject"]
+Kind = Literal["local", "co-occurrence", "both"]
+Label = Literal["good", "defect"]
+Source = Literal["api", "watch"]
+VERDICTS, KINDS, LABELS, SOURCES = (get_args(one) for one in (Decision, Kind, Label, Source))
+ACCEPT: Final = "accept"
+REJECT: Final = "reject"
+GOOD: Final = "good"
 NONE = "none"  # of a filter: records without feedback
-VERDICTS, KINDS, LABELS, SOURCES = (ACCEPT, REJECT), (LOCAL, CO_OCCURRENCE, BOTH), (GOOD, DEFECT), ("api", "watch")
-NAME_CHARACTERS = 255  # of a file name that is kept
-_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
+KEEP = ("none", "rejected", "all")  # images to keep with their records
+Sha256 = Annotated[str, 64]  # in hexadecimal; the number of its characters
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedFile:
     """One state of a file in a watched folder.
 
     folder: its path. name: the file's path below it, with "/". bytes, mtime_ns: as the system has them. image_hash: SHA-256
@@ -45,8 +57,8 @@ class WatchError:
 
 
 @dataclass(frozen=True)
-class NewRecord:
-    """An inspection to be kept.
+class InspectionValues:
+    """What an inspection found.
 
     Attributes:
         model, model_hash: the model's name, and the SHA-256 of its file. image_hash: of the image's bytes as they came.
@@ -54,16 +66,11 @@ class NewRecord:
         width, height: pixels.
         score, local, context: score² = local² + context².
         p_value, threshold, false_reject, verdict: None where the model is not calibrated. kind: None where not rejected.
-        image, media_type: the image's bytes where they are kept, and what they are ("image/png").
-        source: "api" or "watch". watched: the file's state; kept with the record, so that it is inspected once.
-
-    Raises:
-        ValueError: a value that no inspection gives (a defect of the caller's code).
     """
 
     model: str
-    model_hash: str
-    image_hash: str
+    model_hash: Sha256
+    image_hash: Sha256
     file_name: str
     width: int
     height: int
@@ -71,60 +78,88 @@ class NewRecord:
     p_value: float | None
     threshold: float | None
     false_reject: float | None
-    verdict: str | None
-    kind: str | None
+    verdict: Decision | None
+    kind: Kind | None
     local: float
     context: float
+
+
+@dataclass(frozen=True)
+class NewRecord(InspectionValues):
+    """An inspection to be kept.
+
+    Attributes:
+        image, media_type: the image's bytes where they are kept, and what they are ("image/png").
+        source: who handed the image in. watched: the file's state; kept with the record, so that it is inspected once.
+
+    Raises:
+        ValueError: a value that no inspection gives (a defect of the caller's code).
+    """
+
     image: bytes | None = None
     media_type: str | None = None
-    source: str = "api"
-    watched: Watched | None = None
+    source: Source = "api"
+    watched: WatchedFile | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("verdict", VERDICTS), ("kind", KINDS), ("source", SOURCES)):
             value = getattr(self, name)
-            if value not in allowed and (value is not None or name == "source"):
+            if value not in allowed and (value is not None or not FIELDS[name].nullable):
                 raise ValueError(f"NewRecord.{name} must be one of {', '.join(allowed)}. Got {value!r}.")
-        for name in ("score", "local", "context", "p_value", "threshold", "false_reject"):
-            value = getattr(self, name)
-            if value is None and name in ("score", "local", "context"):
+        for name, value in ((name, getattr(self, name)) for name, field in FIELDS.items() if field.type is float):
+            if value is None and not FIELDS[name].nullable:
                 raise ValueError(f"NewRecord.{name} must be a number. Got None.")
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"NewRecord.{name} must be finite. Got {value}.")
 
 
 @dataclass(frozen=True)
-class Record:
-    """A kept inspection: NewRecord's values, and what the records add. time, feedback_time: aware, UTC."""
-
+class _Numbered:
     number: int
     time: datetime
-    model: str
-    model_hash: str
-    image_hash: str
-    file_name: str
-    width: int
-    height: int
-    score: float
-    p_value: float | None
-    threshold: float | None
-    false_reject: float | None
-    verdict: str | None
-    kind: str | None
-    local: float
-    context: float
+
+
+@dataclass(frozen=True)
+class Record(InspectionValues, _Numbered):
+    """A kept inspection: number and time, what was found, then the rest. time, feedback_time: aware, UTC.
+
+    A field that is added here is a column of the table, whose ``VERSION`` then changes, and of everything that is exported.
+    """
+
     has_image: bool
-    feedback: str | None
+    feedback: Label | None
     feedback_note: str | None
     feedback_time: datetime | None
     feedback_by: str | None
-    source: str
+    source: Source
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the number as "record", times as "2026-03-01T12:00:00.000000Z"."""
-        values = asdict(self)
-        values["time"], values["feedback_time"] = as_text(self.time), as_text(self.feedback_time)
-        return {"record": values.pop("number"), **values}
+        values = {**asdict(self), "time": as_text(self.time), "feedback_time": as_text(self.feedback_time)}
+        return {EXPORTED_NAMES.get(name, name): value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """What a field of Record holds: type is bool, int, float, str or datetime. length: of a text, where that is fixed."""
+
+    type: type
+    nullable: bool
+    length: int | None
+
+    @classmethod
+    def of(cls, annotation: Any) -> FieldType:
+        nullable = type(None) in get_args(annotation)
+        if nullable:
+            (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+        if get_origin(annotation) is Annotated:
+            return cls(get_args(annotation)[0], nullable, get_args(annotation)[1])
+        return cls(str if get_origin(annotation) is Literal else annotation, nullable, None)
+
+
+ANNOTATIONS: dict[str, Any] = get_type_hints(Record, include_extras=True)
+FIELDS = {name: FieldType.of(annotation) for name, annotation in ANNOTATIONS.items()}
+EXPORTED_NAMES = {"number": "record"}  # all other fields keep their names in JSON, CSV and Parquet
 
 
 @dataclass(frozen=True)
@@ -168,21 +203,94 @@ class Filter:
             raise SettingsError(f"limit must be 1 or more. Got {self.limit}.")
 
 
+@dataclass(frozen=True, eq=False)
+class ReceivedImage:
+    """An image as it came in.
+
+    file_name: as text. content: the file's bytes; image_hash: their SHA-256. media_type: "image/png". pixels: (h, w, 3) uint8
+    RGB. watched: its state in a watched folder.
+    """
+
+    file_name: str
+    content: bytes
+    image_hash: str
+    media_type: str
+    pixels: UInt8Array
+    watched: WatchedFile | None = None
+
+    @classmethod
+    def decode(cls, content: bytes, file_name: str, watched: WatchedFile | None = None) -> ReceivedImage:
+        """From an image file's bytes. Raises DataError where they are no image that can be read."""
+        pixels = rgb_from_bytes(content, file_name)
+        with open_header(file_name, io.BytesIO(content), len(content)) as image:
+            media_type = MEDIA_TYPES.get(image.format or "", "application/octet-stream")
+        return cls(file_name, content, image_hash(content), media_type, pixels, watched)
+
+
+def image_hash(content: bytes) -> str:
+    """SHA-256 of an image file's bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_keep(keep: str) -> None:
+    """Raises SettingsError where ``keep`` is none of KEEP."""
+    if keep not in KEEP:
+        raise SettingsError(f"keep must be one of {', '.join(KEEP)}. Got {keep!r}.{did_you_mean(keep, KEEP)}")
+
+
+def records_of(
+    result: Result,
+    verdicts: Sequence[Verdict] | None,
+    images: Sequence[ReceivedImage],
+    *,
+    model: str,
+    model_hash: str,
+    false_reject: float | None,
+    keep: str,
+    source: Source,
+) -> list[NewRecord]:
+    """The record of each image.
+
+    Args:
+        result: of ``images``, in their order. verdicts: of it, at ``false_reject``; None where the model is not calibrated.
+        keep: "none", "rejected" or "all" images.
+
+    Raises SettingsError for another ``keep``; ValueError where the lengths differ (a defect of the caller's code).
+    """
+    check_keep(keep)
+    columns = zip(
+        *(images, verdicts if verdicts is not None else [None] * len(images)),
+        *(result.sizes, result.scores, result.local_scores, result.context_scores),
+        strict=True,
+    )
+    records = []
+    for image, verdict, (height, width), score, local, context in columns:
+        kept = keep == "all" or (keep == "rejected" and verdict is not None and verdict.rejected)
+        records.append(
+            NewRecord(
+                model=model,
+                model_hash=model_hash,
+                image_hash=image.image_hash,
+                file_name=image.file_name,
+                width=width,
+                height=height,
+                score=float(score),
+                p_value=None if verdict is None else verdict.p_value,
+                threshold=None if verdict is None else verdict.threshold,
+                false_reject=None if verdict is None else false_reject,
+                verdict=None if verdict is None else REJECT if verdict.rejected else ACCEPT,
+                kind=None if verdict is None else cast(Kind | None, verdict.kind or None),
+                local=float(local),
+                context=float(context),
+                image=image.content if kept else None,
+                media_type=image.media_type if kept else None,
+                source=source,
+                watched=image.watched,
+            )
+        )
+    return records
+
+
 def as_text(time: datetime | None) -> str | None:
     """An aware time as "2026-03-01T12:00:00.000000Z"."""
     return None if time is None else time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def clean(text: str) -> str:
-    """``text`` as every database can keep it: a file name's bytes that are no UTF-8 as \\xff, half characters as \\ud800."""
-    return _NOT_KEPT.sub(lambda found: _escaped(ord(found[0])), text)
-
-
-def _escaped(sign: int) -> str:
-    return f"\\x{sign & 0xFF:02x}" if sign == 0 or 0xDC80 <= sign <= 0xDCFF else f"\\u{sign:04x}"
-
-
-def short_name(name: str) -> str:
-    """A file name, cleaned; of a long one its end, which tells more than its beginning."""
-    name = clean(name)
-    return name if len(name) <= NAME_CHARACTERS else "…" + name[1 - NAME_CHARACTERS :]

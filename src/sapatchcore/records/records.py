@@ -1,29 +1,26 @@
 """The inspection records: every inspection, committed before it is answered, in SQLite or PostgreSQL.
 
-``record.py`` says what a record is, ``tables.py`` beside it how it lies, ``database.py`` where.
+``record.py`` declares a record, ``tables.py`` has its table, ``database.py`` the connection.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import DataError, RecordsError, SettingsError, did_you_mean
-from sapatchcore.records import files, processed, retention
+from sapatchcore.records import files, retention, tables
 from sapatchcore.records.database import Database
-from sapatchcore.records.record import LABELS, Filter, NewRecord, Record, Watched, WatchError, clean
-from sapatchcore.records.retention import Pruned
-from sapatchcore.records.rows import COLUMNS, LARGEST, as_record, as_row, batches, matching
-from sapatchcore.records.tables import IMAGES, RECORDS, WATCH_ERRORS, known_version, make_tables, sized
+from sapatchcore.records.record import LABELS, NONE, Filter, NewRecord, Record, WatchedFile, WatchError
+from sapatchcore.records.tables import IMAGES, LARGEST, RECORDS, SELECTED, WATCH_ERRORS, as_record, as_row, clean
 
-__all__ = ["Filter", "NewRecord", "Pruned", "Record", "Records", "WatchError", "Watched"]
-
+FILES_AT_ONCE = 500  # watched files of one statement
 ALL = Filter()
 
 
@@ -47,12 +44,12 @@ class Records:
             if missing and not make:
                 raise RecordsError(f"The records {database.shown} do not exist. Check the path.")
             with database.reading() as connection:
-                known = known_version(connection, database.shown)
-            if not known and not make:
+                made = tables.has_tables(connection, database.shown)
+            if not made and not make:
                 raise RecordsError(f"{database.shown} holds no records. Check which database is meant.")
-            if not known:
+            if not made:
                 with database.writing() as connection:
-                    make_tables(connection, database.shown)
+                    tables.make_tables(connection, database.shown)
         except BaseException:
             database.close()
             raise
@@ -71,8 +68,8 @@ class Records:
     def add(self, records: Sequence[NewRecord]) -> list[Record]:
         """Keep inspections in one transaction, which the disk has when this returns.
 
-        They come back in their order, numbered. A watched file's record is left out where its mark says that the same content
-        is recorded already, by another program that watches the folder.
+        They come back in their order, numbered. A watched file's record is left out where the same content of it is recorded
+        already, by another program that watches the folder.
         """
         if not records:
             return []
@@ -80,11 +77,11 @@ class Records:
         with self._database.writing() as connection:
             # By key, so that two programs' transactions never wait for each other in a circle.
             in_order = sorted((one.watched for one in records if one.watched), key=lambda one: (one.folder, one.name))
-            news = {id(one) for one in in_order if processed.mark(connection, one, now)}
+            news = {id(one) for one in in_order if tables.keep_processed(connection, one, now)}
             kept = [one for one in records if one.watched is None or id(one.watched) in news]
             if not kept:
                 return []
-            statement = insert(RECORDS).returning(*COLUMNS, sort_by_parameter_order=True)
+            statement = insert(RECORDS).returning(*SELECTED, sort_by_parameter_order=True)
             rows = connection.execute(statement, [as_row(one, now) for one in kept]).mappings().all()
             images = [
                 {
@@ -102,7 +99,7 @@ class Records:
 
     def find(self, filter: Filter) -> list[Record]:
         """The newest ``filter.limit`` records that it matches, the newest first."""
-        statement = select(*COLUMNS).where(*matching(filter, self._database.dialect))
+        statement = select(*SELECTED).where(*_conditions(filter, self._database.dialect))
         if filter.before is not None:
             statement = statement.where(RECORDS.c.number < min(max(filter.before, 0), LARGEST))
         statement = statement.order_by(RECORDS.c.number.desc()).limit(min(filter.limit, LARGEST))
@@ -111,7 +108,7 @@ class Records:
 
     def count(self, filter: Filter) -> int:
         """How many records match, whatever its limit."""
-        statement = select(func.count()).select_from(RECORDS).where(*matching(filter, self._database.dialect))
+        statement = select(func.count()).select_from(RECORDS).where(*_conditions(filter, self._database.dialect))
         with self._database.reading() as connection:
             return int(connection.execute(statement).scalar_one())
 
@@ -120,7 +117,7 @@ class Records:
         if not 0 < number <= LARGEST:
             return None
         with self._database.reading() as connection:
-            row = connection.execute(select(*COLUMNS).where(RECORDS.c.number == number)).mappings().first()
+            row = connection.execute(select(*SELECTED).where(RECORDS.c.number == number)).mappings().first()
         return None if row is None else as_record(row)
 
     def image(self, number: int) -> tuple[bytes, str] | None:
@@ -134,7 +131,7 @@ class Records:
         return None if row is None else (bytes(row.content), str(row.media_type))
 
     def feedback(self, number: int, label: str | None, note: str = "", by: str = "") -> Record:
-        """An operator's word on an inspection: "good" or "defect"; None takes it back.
+        """Keep an operator's feedback on an inspection: "good" or "defect"; None takes it back.
 
         Raises DataError where there is no such record; SettingsError for another label.
         """
@@ -145,15 +142,11 @@ class Records:
             )
         values: dict[str, Any] = dict.fromkeys(("feedback", "feedback_note", "feedback_time", "feedback_by"))
         if label is not None:
-            values = {
-                "feedback": label,
-                "feedback_note": clean(note),
-                "feedback_time": _now(),
-                "feedback_by": clean(by),
-            }
+            said = label, clean(note), _now(), clean(by)
+            values = dict(zip(values, said, strict=True))
         row = None
         if 0 < number <= LARGEST:
-            statement = update(RECORDS).where(RECORDS.c.number == number).values(values).returning(*COLUMNS)
+            statement = update(RECORDS).where(RECORDS.c.number == number).values(values).returning(*SELECTED)
             with self._database.writing() as connection:
                 row = connection.execute(statement).mappings().first()
         if row is None:
@@ -173,11 +166,11 @@ class Records:
             return [(row.number, row.time, row.p_value) for row in connection.execute(statement)][::-1]
 
     def size(self) -> int:
-        """Bytes that the records take, images included: what ``prune`` measures (``tables.sized``)."""
+        """Bytes that the records take, images included: what ``prune`` measures (``retention.stored_bytes``)."""
         with self._database.reading() as connection:
-            return sized(connection)
+            return retention.stored_bytes(connection)
 
-    def prune(self, *, older_than: timedelta | None = None, max_bytes: int | None = None) -> Pruned:
+    def prune(self, *, older_than: timedelta | None = None, max_bytes: int | None = None) -> retention.Pruned:
         """Delete by age, then by size, in small transactions: inspections go on meanwhile. See ``retention``."""
         return retention.prune(self._database, _now(), older_than, max_bytes)
 
@@ -189,28 +182,31 @@ class Records:
         """All records that match as Parquet, the oldest first; how many. See ``files``."""
         return self._write(files.write_parquet, to, filter)
 
-    def seen(self, folder: str, names: Sequence[str]) -> dict[str, Watched]:
-        """The marks of those files of a watched folder that have one, by name."""
+    def processed_files(self, folder: str, names: Sequence[str]) -> dict[str, WatchedFile]:
+        """The states in which those files of a watched folder were processed that were, by name."""
+        found: dict[str, WatchedFile] = {}
         with self._database.reading() as connection:
-            return processed.marks(connection, folder, names)
+            for part in _parts(names):
+                found |= tables.processed_files(connection, folder, part)
+        return found
 
-    def same_content(self, watched: Watched) -> None:
-        """A marked file has another size or time, but the content that was inspected: only its mark changes."""
+    def same_content(self, file: WatchedFile) -> None:
+        """A processed file has another size or time, but the content that was inspected: only its state changes."""
         with self._database.writing() as connection:
-            processed.moved_on(connection, watched, _now())
+            tables.keep_same_content(connection, file, _now())
 
     def still_there(self, folder: str, names: Sequence[str]) -> None:
-        """These files are in the folder now, so their marks stay however old they are."""
-        for first in range(0, len(names), 500):
+        """These files are in the folder now, so that they stay known as processed, however old they are."""
+        for part in _parts(names):
             with self._database.writing() as connection:
-                processed.still_there(connection, folder, names[first : first + 500], _now())
+                tables.keep_still_there(connection, folder, part, _now())
 
-    def unreadable(self, watched: Watched, reason: str) -> bool:
-        """A file could not be inspected: keep that, with its mark. False where this state of it is kept already."""
+    def unreadable(self, file: WatchedFile, reason: str) -> bool:
+        """A file could not be inspected: keep that, with its state. False where this state of it is kept already."""
         now = _now()
-        row = {"folder": clean(watched.folder), "name": clean(watched.name), "reason": clean(reason), "time": now}
+        row = {"folder": clean(file.folder), "name": clean(file.name), "reason": clean(reason), "time": now}
         with self._database.writing() as connection:
-            if not processed.mark(connection, watched, now, same_content=True):
+            if not tables.keep_processed(connection, file, now, same_content=True):
                 return False
             connection.execute(insert(WATCH_ERRORS), row)
         return True
@@ -231,7 +227,7 @@ class Records:
         to: str | os.PathLike[str] | BinaryIO,
         filter: Filter,
     ) -> int:
-        found = batches(self._database, filter)
+        found = files.batches(self._database, list(_conditions(filter, self._database.dialect)))
         if not isinstance(to, str | os.PathLike):
             return write(to, found)
         path = Path(to)
@@ -245,3 +241,33 @@ class Records:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[first : first + FILES_AT_ONCE] for first in range(0, len(names), FILES_AT_ONCE))
+
+
+def _conditions(asked: Filter, dialect: str) -> Iterator[ColumnElement[bool]]:
+    """The conditions of a filter, ``before`` and ``limit`` left out."""
+    table = RECORDS.c
+    for name in ("model", "verdict", "kind"):
+        value = getattr(asked, name)
+        if value is not None:
+            yield table[name] == clean(value)
+    if asked.feedback is not None:
+        yield table.feedback.is_(None) if asked.feedback == NONE else table.feedback == asked.feedback
+    if asked.since is not None:
+        yield table.time >= asked.since
+    if asked.until is not None:
+        yield table.time < asked.until
+    if asked.has_image is not None:
+        yield table.image_bytes > 0 if asked.has_image else table.image_bytes == 0
+    if asked.file_name is not None:
+        name = clean(asked.file_name)
+        if "*" not in name:
+            yield table.file_name == tables.short_name(name)
+        elif dialect == "sqlite":  # its LIKE takes upper and lower case for the same
+            yield table.file_name.op("GLOB")("".join(f"[{sign}]" if sign in "[?" else sign for sign in name))
+        else:
+            escaped = "".join(f"\\{sign}" if sign in "\\%_" else sign for sign in name)
+            yield table.file_name.like(escaped.replace("*", "%"), escape="\\")

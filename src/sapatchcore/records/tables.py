@@ -1,16 +1,24 @@
-"""The tables of the inspection records, and the version of their layout.
+"""The tables of the inspection records, the version of their layout, and what goes into and comes out of their rows.
 
-Images lie in a table of their own, so that a listing never reads them. Numbers of records are never given twice.
+The columns of the records are the fields of ``Record``. Images have a table of their own, so that a listing never reads them.
+A number is never given to two records. The newest state of each file of a watched folder is kept, too: it tells which files
+were processed already.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
@@ -20,19 +28,28 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    RowMapping,
     String,
     Table,
     Text,
+    and_,
     insert,
     inspect,
+    or_,
     select,
     text,
+    update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator
 
 from sapatchcore.errors import RecordsError
+from sapatchcore.records.record import FIELDS, FieldType, NewRecord, Record, WatchedFile
 
 VERSION = 1
+NAME_CHARACTERS = 255  # of a file name that is kept
+LARGEST = 2**63 - 1  # number that a database can hold
+_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 _CREATING = 0x5A9A7C40  # of PostgreSQL's advisory lock: two programs that start at once must not both make the tables
 
 
@@ -61,36 +78,27 @@ class Utc(TypeDecorator[datetime]):
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up an INTEGER alone
 _tables = MetaData()
+_SQL_TYPES: dict[type, Any] = {int: Integer, float: Double, str: Text, datetime: Utc}
+
+
+def _column(name: str, field: FieldType) -> Column[Any]:
+    if name == "number":
+        return Column(name, _Number, primary_key=True, autoincrement=True)
+    if name == "has_image":
+        return Column("image_bytes", BigInteger, nullable=False)  # 0: not kept
+    kind = _SQL_TYPES[field.type] if field.length is None else String(field.length)
+    return Column(name, kind, nullable=field.nullable)
+
 
 SCHEMA = Table("sapatchcore_schema", _tables, Column("version", Integer, nullable=False))
 
 RECORDS = Table(
     "sapatchcore_records",
     _tables,
-    Column("number", _Number, primary_key=True, autoincrement=True),
-    Column("time", Utc, nullable=False, index=True),
-    Column("model", Text, nullable=False),
-    Column("model_hash", String(64), nullable=False),
-    Column("image_hash", String(64), nullable=False),
-    Column("file_name", Text, nullable=False),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
-    Column("score", Double, nullable=False),
-    Column("p_value", Double),
-    Column("threshold", Double),
-    Column("false_reject", Double),
-    Column("verdict", Text),
-    Column("kind", Text),
-    Column("local", Double, nullable=False),
-    Column("context", Double, nullable=False),
-    Column("image_bytes", BigInteger, nullable=False),  # 0: not kept
-    Column("feedback", Text),
-    Column("feedback_note", Text),
-    Column("feedback_time", Utc),
-    Column("feedback_by", Text),
-    Column("source", Text, nullable=False),
+    *(_column(name, field) for name, field in FIELDS.items()),
     sqlite_autoincrement=True,
 )
+Index("ix_sapatchcore_records_time", RECORDS.c.time)
 # Each with the number, in whose order records are listed. Most records have no kind and no feedback, and are left out there.
 for _name, _some in (("model", False), ("verdict", False), ("file_name", False), ("kind", True), ("feedback", True)):
     _where = RECORDS.c[_name].is_not(None) if _some else None
@@ -135,8 +143,8 @@ WATCH_ERRORS = Table(
 )
 
 
-def known_version(connection: Connection, shown: str) -> bool:
-    """Whether the tables are there; shown: what messages call the database.
+def has_tables(connection: Connection, shown: str) -> bool:
+    """Whether the tables exist; shown: what messages call the database.
 
     Raises RecordsError where they are of another version, or where a SQLite file is some other program's.
     """
@@ -157,35 +165,104 @@ def known_version(connection: Connection, shown: str) -> bool:
 
 
 def make_tables(connection: Connection, shown: str) -> None:
-    """Make them in the transaction of ``connection``, unless another program was faster. Raises as ``known_version``."""
+    """Make them in the transaction of ``connection``, unless another program was faster. Raises as ``has_tables``."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATING})
-    if not known_version(connection, shown):
+    if not has_tables(connection, shown):
         _tables.create_all(connection)
         if connection.dialect.name == "postgresql":  # images are compressed already: it need not try
             connection.execute(text(f"ALTER TABLE {IMAGES.name} ALTER COLUMN content SET STORAGE EXTERNAL"))
         connection.execute(insert(SCHEMA), {"version": VERSION})
 
 
-def sized(connection: Connection) -> int:
-    """Bytes that the records take, their images included.
+SELECTED: tuple[ColumnElement[Any], ...] = tuple(
+    (RECORDS.c.image_bytes > 0).label(name) if name == "has_image" else RECORDS.c[name] for name in FIELDS
+)
+_GIVEN = [field.name for field in fields(NewRecord) if field.name in FIELDS]
+_FLOATS = [name for name, field in FIELDS.items() if field.type is float]
 
-    SQLite: the pages in use. PostgreSQL: the images' bytes and the rows' own; not the space on disk, which stays as large
-    as it once was, and takes in what is new before it grows again.
+
+def as_row(record: NewRecord, now: datetime) -> dict[str, Any]:
+    """The row of a new record, without its number."""
+    row = {name: _stored(getattr(record, name)) for name in _GIVEN}
+    row |= {name: float(row[name]) for name in _FLOATS if row[name] is not None}
+    return {**row, "time": now, "file_name": short_name(record.file_name), "image_bytes": len(record.image or b"")}
+
+
+def as_record(row: RowMapping) -> Record:
+    """The record of a row of SELECTED."""
+    # What SQLite says of a row that it just wrote has 2 for 2.0.
+    numbers = {name: None if row[name] is None else float(row[name]) for name in _FLOATS}
+    return Record(**{**row, **numbers, "has_image": bool(row["has_image"])})
+
+
+def clean(text: str) -> str:
+    """``text`` as every database can keep it: a file name's bytes that are no UTF-8 as \\xff, half characters as \\ud800."""
+    return _NOT_KEPT.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(sign: int) -> str:
+    return f"\\x{sign & 0xFF:02x}" if sign == 0 or 0xDC80 <= sign <= 0xDCFF else f"\\u{sign:04x}"
+
+
+def _stored(value: Any) -> Any:
+    return clean(value) if isinstance(value, str) else value
+
+
+def short_name(name: str) -> str:
+    """A file name, cleaned; of a long one its end, which tells more than its beginning."""
+    name = clean(name)
+    return name if len(name) <= NAME_CHARACTERS else "…" + name[1 - NAME_CHARACTERS :]
+
+
+def keep_processed(connection: Connection, file: WatchedFile, now: datetime, *, same_content: bool = False) -> bool:
+    """Keep a processed file's state; whether that is news: its content is another than the one that was kept.
+
+    same_content: news also where the content is the same, or unknown, but size or time differ.
     """
-    if connection.dialect.name == "sqlite":
-        pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
-        return (pages - free) * size
-    whole = 0
-    for table, columns in (
-        (IMAGES, "sum(bytes)"),
-        (RECORDS, "sum(pg_column_size(t.*))"),
-        (WATCHED, "sum(pg_column_size(t.*))"),
-    ):
-        whole += int(connection.execute(text(f"SELECT coalesce({columns}, 0) FROM {table.name} t")).scalar_one())
-    return whole
+    table = WATCHED.c
+    row = {
+        "key": _key(file.folder, file.name),
+        "folder": clean(file.folder),
+        "name": clean(file.name),
+        "bytes": file.bytes,
+        "mtime_ns": file.mtime_ns,
+        "image_hash": file.image_hash,
+        "checked": now,
+    }
+    make: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    new = make(WATCHED).values(row)
+    differs = new.excluded.image_hash != table.image_hash
+    if same_content:
+        differs = or_(differs, new.excluded.bytes != table.bytes, new.excluded.mtime_ns != table.mtime_ns)
+    changed = {name: new.excluded[name] for name in ("bytes", "mtime_ns", "image_hash", "checked")}
+    # One statement: of two programs that watch one folder, only one has news.
+    statement = new.on_conflict_do_update(index_elements=[table.key], set_=changed, where=differs)
+    return connection.execute(statement.returning(table.key)).first() is not None
 
 
-def _pragma(connection: Connection, name: str) -> int:
-    value: Any = connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-    return int(value)
+def keep_same_content(connection: Connection, file: WatchedFile, now: datetime) -> None:
+    """The content that was processed has another size or time: keep these, unless the content kept is another."""
+    found = and_(WATCHED.c.key == _key(file.folder, file.name), WATCHED.c.image_hash == file.image_hash)
+    values = {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "checked": now}
+    connection.execute(update(WATCHED).where(found).values(values))
+
+
+def processed_files(connection: Connection, folder: str, names: Sequence[str]) -> dict[str, WatchedFile]:
+    """The states of those files that were processed, by name."""
+    by_key, found = {_key(folder, name): name for name in names}, {}
+    for row in connection.execute(select(WATCHED).where(WATCHED.c.key.in_(by_key))):
+        name = by_key[row.key]
+        found[name] = WatchedFile(folder, name, row.bytes, row.mtime_ns, row.image_hash)
+    return found
+
+
+def keep_still_there(connection: Connection, folder: str, names: Sequence[str], now: datetime) -> None:
+    """These files were in the folder just now, so their states stay."""
+    keys = [_key(folder, name) for name in names]
+    connection.execute(update(WATCHED).where(WATCHED.c.key.in_(keys)).values(checked=now))
+
+
+def _key(folder: str, name: str) -> str:
+    """A digest: names may be of any length and hold any bytes."""
+    return hashlib.sha256(os.fsencode(folder) + b"\0" + os.fsencode(name)).hexdigest()

@@ -1,8 +1,9 @@
 """A folder is watched: each image that appears in it is inspected once, across restarts.
 
-The record and the file's mark ("this content of this name is done") are one transaction: a kill between two images neither
-loses one nor inspects one twice. The system's events make it quick; scans of the whole folder, at the start and every few
-seconds, make it complete, since network shares and full event queues give no events. Nothing in the folder is changed.
+A record and the state of its file ("this content of this name is done") are one transaction: a kill between two images
+neither loses one nor inspects one twice. The system's events (watchfiles) make it quick; scans of the whole folder, at the
+start and every few seconds, make it complete: files may have come while nobody watched, and network shares and full event
+queues give no events. Nothing in the folder is changed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from types import FrameType
 import watchfiles
 
 from sapatchcore.errors import DataError, RecordsError
-from sapatchcore.records.arrivals import Arrivals, Unreadable
-from sapatchcore.records.inspected import Arrived
-from sapatchcore.records.record import NewRecord, Record
+from sapatchcore.records.arrivals import Arrivals, UnreadableFile
+from sapatchcore.records.record import NewRecord, ReceivedImage, Record
 from sapatchcore.records.records import Records
 
 EVERY = 5.0  # seconds between scans; ten times as long as a scan takes where that is more
@@ -30,7 +30,7 @@ AT_ONCE, PIXELS_AT_ONCE = 8, 64_000_000  # images that are inspected together at
 LEFT = 5.0  # seconds beyond settle and patience after which one pass leaves files that keep changing
 NO_EVENTS = 60.0  # seconds after which events are asked for again where the system gave none
 
-Inspect = Callable[[Sequence[Arrived]], Sequence[NewRecord]]
+Inspect = Callable[[Sequence[ReceivedImage]], Sequence[NewRecord]]
 
 
 def watch(
@@ -145,7 +145,7 @@ class _Watch:
                 problem = str(error)
             try:
                 self._work()
-            except RecordsError as error:  # nothing was marked, so all of it is done again
+            except RecordsError as error:  # nothing was kept, so all of it is done again
                 problem = str(error)
             if problem and problem != said:
                 warn(f"{problem} It is tried again every {every:g} s.")
@@ -184,12 +184,12 @@ class _Watch:
 
     def _work(self) -> None:
         """Inspect what has settled."""
-        images: list[Arrived] = []
+        images: list[ReceivedImage] = []
         for name in self._arrivals.ready():
             if self._stop.is_set():
                 break
             found = self._arrivals.read(name)
-            if isinstance(found, Unreadable):
+            if isinstance(found, UnreadableFile):
                 self._fail(found)
             elif found is not None:
                 images.append(found)
@@ -199,7 +199,7 @@ class _Watch:
         if images:
             self._record(images)
 
-    def _record(self, images: Sequence[Arrived]) -> None:
+    def _record(self, images: Sequence[ReceivedImage]) -> None:
         try:
             new = self._inspect(images)
         except DataError as error:
@@ -207,7 +207,7 @@ class _Watch:
                 for one in images:
                     self._record([one])
             elif images[0].watched is not None:
-                self._fail(Unreadable(images[0].watched, str(error)))
+                self._fail(UnreadableFile(images[0].watched, str(error)))
             return
         saved = self._records.add(new)
         for one in images:
@@ -216,7 +216,7 @@ class _Watch:
         for record in saved:
             self._recorded(record)
 
-    def _fail(self, found: Unreadable) -> None:
+    def _fail(self, found: UnreadableFile) -> None:
         news = self._records.unreadable(found.watched, found.reason)
         self._arrivals.done(found.watched)
         if news:

@@ -22,7 +22,7 @@ RESTARTS = (
     8  # of one actor; its work is done again from the start each time, so a machine that kills all is given up soon
 )
 _CLIENT = "ray://"
-_REMEDY = "Start one with `ray start --head`, or use --ray local."
+_REMEDY = "Start one with `ray start --head`, or use `address` local."
 _TOKEN = (
     "Set RAY_AUTH_MODE=token, and give the token of the cluster's head (its ~/.ray/auth_token) in the same file here or in "
     "RAY_AUTH_TOKEN."
@@ -88,7 +88,7 @@ def connected(address: str) -> Iterator[Cluster]:
     logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # of "ray.data" Ray sets the level itself
     if address.startswith(_CLIENT):
         raise SettingsError(
-            f"--ray must be local, auto or HOST:PORT. Got {address}. Run the command on one of the cluster's machines, for "
+            f"`address` must be local, auto or HOST:PORT. Got {address}. Run the command on one of the cluster's machines, for "
             "example with `ray job submit`: it reads the data and writes its output there."
         )
     try:
@@ -146,7 +146,7 @@ def _require_answer(address: str) -> None:
     """Raises SettingsError for what is no HOST:PORT; ScaleError where nothing listens there: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise SettingsError(f"--ray must be local, auto or HOST:PORT. Got {address!r}. For example 10.0.0.5:6379.")
+        raise SettingsError(f"`address` must be local, auto or HOST:PORT. Got {address!r}. For example 10.0.0.5:6379.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:

@@ -115,7 +115,7 @@ class _Run:
         centres = self.steward.call.remote("centres")
         kept, radii = self._all("kept", centres), self._all("radius", rounds)
         made = self.steward.call.remote("bank", grid, *kept)
-        known = self._all("calibration" if apart else "look_back", made)
+        known = self._all("calibration" if apart else "leave_one_out", made)
         self._waited("calibrate", apart or total, known)
         answers = [kept, radii, self._all("sizes"), known]
         facts: dict[str, Any] = ray.get(self.steward.call.remote("write", path, inside, made, self.names, answers))

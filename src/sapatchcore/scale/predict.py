@@ -58,7 +58,7 @@ def predict(
     """
     if map_format not in MAP_FORMATS:
         raise SettingsError(
-            f"The map format must be {' or '.join(MAP_FORMATS)} with --ray. Got {map_format!r}: a PNG's one scale for all "
+            f"The map format must be {' or '.join(MAP_FORMATS)} with `address`. Got {map_format!r}: a PNG's one scale for all "
             "images would need all scores first."
         )
     if part < 1:

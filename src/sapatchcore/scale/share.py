@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
-from sapatchcore.learning.images import kept_of, look_back
+from sapatchcore.embed.patches import Embedder
+from sapatchcore.learning.calibrate import leave_one_out, separate
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.coreset import projection_of
 from sapatchcore.memory.distributed import Candidates, Centres, Frontier
 from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.training import TrainingImage, TrainingImages
-from sapatchcore.pipeline import Pipeline
+from sapatchcore.memory.training import TrainingImage, TrainingImages, training_images
 from sapatchcore.score.calibration import ARRAYS, Calibration
 from sapatchcore.settings import settings_from
 
@@ -104,9 +105,9 @@ class Share:
         torch.set_num_threads(task.threads)
         settings = settings_from(task.options)
         weights = {name: torch.from_numpy(value.copy()) for name, value in task.weights.items()}
-        self._pipeline = Pipeline(settings, weights)
-        if self._pipeline.network.device.type != "cpu" and "batch_size" not in task.options:
-            self._pipeline.settings = settings.model_copy(update={"batch_size": GPU_BATCH})
+        self._embedder = Embedder(settings, weights)
+        if self._embedder.network.device.type != "cpu" and "batch_size" not in task.options:
+            self._embedder.settings = settings.model_copy(update={"batch_size": GPU_BATCH})
         self._spill: Spill | None = None
         self._frontier: Frontier | None = None
         self._projected = GrowingRows(on_disk=settings.projection is None)
@@ -137,12 +138,12 @@ class Share:
         pictures = {self._of_all(image): self._training[image].thumbnail for image in images}
         return Kept(spill.read(rows).numpy(), pictures)
 
-    def look_back(self, sent: Broadcast) -> Known | None:
-        """The share's images against the bank less their own rows; as learning.look_back."""
+    def leave_one_out(self, sent: Broadcast) -> Known | None:
+        """The share's images against the bank less their own rows; as learning/calibrate.py's."""
         spill = self._embedded()
         numbers = range(self._number, self._number + self._shares * len(self._training), self._shares)
-        bank = sent.bank(self._pipeline.network.device)
-        return Known.of(look_back(bank, spill, self._pipeline, numbers, self._training, self._tell))
+        bank = sent.bank(self._embedder.network.device)
+        return Known.of(leave_one_out(bank, spill, self._embedder.settings, numbers, self._training, self._tell))
 
     def calibration(self, sent: Broadcast) -> Known | None:
         """The share's good images that were not learned from, against the bank; None where there are none."""
@@ -151,8 +152,8 @@ class Share:
         names: Texts = ray.get(self._apart)
         if not names:
             return None
-        bank = sent.bank(self._pipeline.network.device)
-        return Known.of(self._pipeline.calibration(bank, (names, len(names)), self._tell))
+        bank = sent.bank(self._embedder.network.device)
+        return Known.of(separate(bank, self._embedder, (names, len(names)), self._tell))
 
     def sizes(self) -> Sizes:
         """(H, W) of the share's images."""
@@ -164,7 +165,7 @@ class Share:
 
     def _x(self) -> torch.Tensor:
         self._embedded()
-        return self._projected.tensor().to(self._pipeline.network.device)
+        return self._projected.tensor().to(self._embedder.network.device)
 
     def _moved_on(self, rounds: Sequence[Any]) -> Frontier:
         """The share's distances from the centres of all rounds; those of a share that was made again are met again."""
@@ -180,12 +181,12 @@ class Share:
         """The patches of all images of the share, in memory as projections and on this machine's disk as they are."""
         if self._spill is not None:
             return self._spill
-        spill, projection = Spill(), self._pipeline.projection
+        spill, projection = Spill(), projection_of(self._embedder.settings, self._embedder.network)
         try:
-            for batch, patches in self._pipeline.patches(self._names):
+            for batch, patches in self._embedder.patches(self._names):
                 self._projected.append(projection(patches))
                 spill.append(patches)
-                self._training += kept_of(batch)
+                self._training += training_images(batch)
                 self._grid = patches.grid
                 self._tell("embed", len(self._training), len(self._names))
         except BaseException:

@@ -17,13 +17,12 @@ import numpy.typing as npt
 import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.spill import mapped
 from sapatchcore.memory.training import TrainingImages
-from sapatchcore.model_file import write_model
-from sapatchcore.pipeline import Pipeline
-from sapatchcore.saved import to_stored
+from sapatchcore.model_file import to_stored, write_model
 from sapatchcore.scale.share import Broadcast, Kept, Known, Task
 from sapatchcore.score.calibration import ARRAYS, SEPARATE, Calibration
 from sapatchcore.settings import settings_from
@@ -35,18 +34,18 @@ class Steward:
     def __init__(self, options: dict[str, Any]) -> None:
         """options: of settings.py. Raises WeightsError, SettingsError for the network, which is found here alone."""
         self._options = options
-        self._pipeline = Pipeline(settings_from(options))
+        self._embedder = Embedder(settings_from(options))
 
     def begin(self, total: int, threads: int, shares: int) -> tuple[Task, None]:
         """What all shares are told, and nothing, to wait for. total: images to learn from."""
         self._total, self._shares = total, shares
-        weights = {name: value.cpu().numpy() for name, value in self._pipeline.network.weights.items()}
+        weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
         return Task(self._options, weights, threads, shares), None
 
     def first(self, count: int, per_image: int) -> tuple[int, int]:
         """(share, row) of the first of ``count`` centres: the patch that one machine would draw."""
         self._choice, self._per_image = Choice(count), per_image
-        drawn = int(np.random.default_rng(self._pipeline.settings.seed).integers(self._total * per_image))
+        drawn = int(np.random.default_rng(self._embedder.settings.seed).integers(self._total * per_image))
         image, cell = divmod(drawn, per_image)
         return image % self._shares, image // self._shares * per_image + cell
 
@@ -84,7 +83,7 @@ class Steward:
 
         inside: whether the network's weights and the training images' pictures go into it. names: references to those of the
         images to learn from, and of those apart. answers: references to what every share answered to ``kept``, ``radius``,
-        ``sizes``, and ``look_back`` or ``calibration``.
+        ``sizes``, and ``leave_one_out`` or ``calibration``.
 
         Raises ModelFileError where it cannot be written.
         """
@@ -99,7 +98,7 @@ class Steward:
         )
         bank: Bank = replace(made.bank(torch.device("cpu")), training=training, radius=max(radii))
         calibration = self._calibration(training, names[1], known)
-        write_model(Path(path), to_stored(self._pipeline.settings, self._pipeline.network, bank, calibration, *inside))
+        write_model(Path(path), to_stored(self._embedder.settings, self._embedder.network, bank, calibration, *inside))
         return {
             "training_images": len(training),
             "bank": list(made.rows.shape),
@@ -129,8 +128,8 @@ class Steward:
             source=first.source,
             names=names,
             sizes=Sizes(whole(lambda one: one.sizes.array)) if apart else training.sizes,
-            image_score=self._pipeline.settings.image_score,
-            neighbors=self._pipeline.settings.neighbors,
+            image_score=self._embedder.settings.image_score,
+            neighbors=self._embedder.settings.neighbors,
             **arrays,
         )
 

@@ -1,6 +1,6 @@
 """The scores of good images that verdicts are measured against, kept with the model.
 
-Two sources. *Left out*: every training image is compared with the bank less its own patches, so no image has to be given
+Two sources. *Leave-one-out*: every training image is compared with the bank less its own patches, so no image has to be given
 up. The bank was then chosen with the image at hand: what only that image shows has no other patch near it. So these
 scores are larger than those of new good images, never smaller in the mean: thresholds are on the careful side for the
 false-reject rate, by how much ``docs/verdicts.md`` says. *Separate*: good images that were not learned from; the promise
@@ -21,13 +21,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size
-from sapatchcore.score.anomaly_map import anomaly_map
+from sapatchcore.data.pixels import Size
+from sapatchcore.errors import NotFittedError
+from sapatchcore.score.anomaly_score import anomaly_map
+from sapatchcore.score.drift import Drift, drift
+from sapatchcore.score.threshold import default_rate, threshold
+from sapatchcore.settings import Settings
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-LEFT_OUT, SEPARATE = "left out", "separate"
+LEAVE_ONE_OUT, SEPARATE = "left out", "separate"
 REWEIGHTED = "reweighted"
 ARRAYS = ("images", "scores", "local", "context", "peaks", "grids", "rows")
 NO_CALIBRATION = (
@@ -41,7 +45,7 @@ NO_CALIBRATION = (
 class Calibration:
     """n good images as the detector scores them.
 
-    source: LEFT_OUT or SEPARATE. names: of the images, n texts. images: (n,) int64, the number of each among the training
+    source: LEAVE_ONE_OUT or SEPARATE. names: of the images, n texts. images: (n,) int64, the number of each among the training
     images, -1 for a separate one. scores: (n,) float32, image scores. local, context: (n,) float32, the largest local and
     context part of any patch. peaks: (n,) float32, the largest value of each anomaly map. grids: (n, h, w) float32 patch
     scores; rows: (n, h, w) int64, the bank's row that each is measured from. sizes: n × (H, W). image_score, neighbors: the
@@ -77,6 +81,57 @@ class Calibration:
         """The median patch score of all images; 0 where their grids are not at hand, as in an exported model."""
         return float(np.median(self.grids)) if self.grids.size else 0.0
 
+    def threshold(self, false_reject: float | None = None) -> float:
+        """As of ``Calibrated``."""
+        return threshold(self.scores, default_rate(len(self)) if false_reject is None else false_reject)
+
+    def pixel_threshold(self, false_reject: float | None = None) -> float:
+        """As of ``Calibrated``."""
+        return threshold(self.peaks, default_rate(len(self)) if false_reject is None else false_reject)
+
+
+class Calibrated:
+    """Thresholds and a watch on drift, as detectors and exported models both have them."""
+
+    settings: Settings
+    _calibration: Calibration | None
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scores of good images that verdicts are measured against, as far as they are kept. Raises NotFittedError where
+        there are none."""
+        if self._calibration is None:
+            raise NotFittedError(NO_CALIBRATION)
+        return self._calibration
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether ``calibration`` is there, so that verdicts can be given."""
+        return self._calibration is not None
+
+    def threshold(self, false_reject: float | None = None) -> float:
+        """The score above which an image is rejected, so that of good parts like the calibration ones at most the share
+        ``false_reject`` is (conformal prediction; see score/threshold.py).
+
+        false_reject: None for 0.01, or for the smallest rate that the calibration can promise where that is larger; a warning
+        says so then.
+
+        Raises NotFittedError without calibration; SettingsError, with the smallest rate possible, where the calibration
+        images are too few.
+        """
+        return self.calibration.threshold(false_reject)
+
+    def pixel_threshold(self, false_reject: float | None = None) -> float:
+        """The map value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
+        return self.calibration.pixel_threshold(false_reject)
+
+    def drift(self, p_values: npt.ArrayLike, *, false_alarm: float = 0.01) -> Drift:
+        """Whether a stream of p-values of good parts, (t,) in their order, has ceased to look like the calibration's.
+
+        false_alarm: the chance, at most, of an alarm at any time while nothing changes; see score/drift.py.
+        """
+        return drift(p_values, len(self.calibration), false_alarm=false_alarm, seed=self.settings.seed)
+
 
 def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Size | None) -> Float32:
     """(n,) float32: the largest value of each anomaly map of the patch scores ``grids`` (n, h, w)."""
@@ -84,7 +139,7 @@ def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Si
     return np.array(values, np.float32)
 
 
-def joined(one: Calibration | None, other: Calibration | None) -> Calibration | None:
+def concatenated(one: Calibration | None, other: Calibration | None) -> Calibration | None:
     """Both, in order; of the same source and options."""
     if one is None or other is None:
         return other if one is None else one
@@ -92,27 +147,30 @@ def joined(one: Calibration | None, other: Calibration | None) -> Calibration | 
     return replace(one, names=(*one.names, *other.names), sizes=(*one.sizes, *other.sizes), **arrays)
 
 
-def picked(known: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
+def subset(calibration: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
     """The images where ``keep`` (n,) is True; arrays of its own."""
-    arrays: dict[str, Any] = {name: getattr(known, name)[keep] for name in ARRAYS}
-    texts = [(name, size) for name, size, kept in zip(known.names, known.sizes, keep, strict=True) if kept]
-    return replace(known, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays)
+    arrays: dict[str, Any] = {name: getattr(calibration, name)[keep] for name in ARRAYS}
+    texts = [(name, size) for name, size, kept in zip(calibration.names, calibration.sizes, keep, strict=True) if kept]
+    return replace(
+        calibration, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays
+    )
 
 
-def scored_anew(known: Calibration, places: Sequence[int], fresh: Calibration) -> Calibration:
-    """``known`` with the scores of ``fresh`` at ``places``, in their order."""
+def with_scores(calibration: Calibration, indices: Sequence[int], fresh: Calibration) -> Calibration:
+    """``calibration`` with the scores of ``fresh`` at ``indices``, in their order."""
     arrays: dict[str, Any] = {}
     for name in ("scores", "local", "context", "peaks", "grids", "rows"):
-        arrays[name] = getattr(known, name).copy()
-        arrays[name][list(places)] = getattr(fresh, name)
-    return replace(known, **arrays)
+        arrays[name] = getattr(calibration, name).copy()
+        arrays[name][list(indices)] = getattr(fresh, name)
+    return replace(calibration, **arrays)
 
 
-def upper_bounds(known: Calibration) -> Calibration:
-    """``known`` for a bank that has changed: a "reweighted" score without its weight, which is below 1 and may have grown."""
-    if known.image_score != REWEIGHTED:
-        return known
-    return replace(known, scores=known.grids.max((1, 2)))
+def upper_bounds(calibration: Calibration) -> Calibration:
+    """``calibration`` for a bank that has changed: a "reweighted" score without its weight, which is below 1 and may have
+    grown."""
+    if calibration.image_score != REWEIGHTED:
+        return calibration
+    return replace(calibration, scores=calibration.grids.max((1, 2)))
 
 
 def rows_needed(image_score: str) -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from einops import rearrange
 
-from sapatchcore.data.transform import Size, crop_box
+from sapatchcore.data.pixels import Size, crop_box
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.score.regions import Box, Region
@@ -86,15 +86,15 @@ def cause_of(
     """Why ``region`` of an image lies above the threshold; of the whole image where it is None.
 
     grids: patch scores, their local and context parts, and nearest rows of the bank, each (h, w). size: (H, W) of the image.
-    patches, image: its patches, with ``mixed``, and its place among them.
+    patches, image: its patches, with ``mixed``, and its index among them.
     """
     scores, local, context, rows = grids
     shape = (scores.shape[0], scores.shape[1])
     inside = scores
     if region is not None:
-        place = cells_under(region, size, shape, settings.resize, settings.crop)
-        if place.any():  # a small region can lie between the cells' centres: then the image's worst patch stands for it
-            inside = np.where(place, scores, -np.inf)
+        under = cells_under(region, size, shape, settings.resize, settings.crop)
+        if under.any():  # a small region can lie between the cells' centres: then the image's worst patch stands for it
+            inside = np.where(under, scores, -np.inf)
     at = divmod(int(inside.argmax()), shape[1])
     good = int(rows[at])
     return Cause(

@@ -13,6 +13,7 @@ most α, over the draw of both. No distribution is assumed, and no defect is nee
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,9 @@ def p_values(scores: npt.ArrayLike, calibration: npt.ArrayLike) -> npt.NDArray[n
     >>> p_values([0.5, 2.5, 9.0], [1.0, 2.0, 3.0])
     array([1.  , 0.5 , 0.25])
     """
-    known = np.sort(np.asarray(calibration))
-    at_least = len(known) - np.searchsorted(known, np.asarray(scores), side="left")
-    found: npt.NDArray[np.float64] = (1 + at_least) / (len(known) + 1)
+    ordered = np.sort(np.asarray(calibration))
+    at_least = len(ordered) - np.searchsorted(ordered, np.asarray(scores), side="left")
+    found: npt.NDArray[np.float64] = (1 + at_least) / (len(ordered) + 1)
     return found
 
 
@@ -56,12 +57,12 @@ def threshold(calibration: npt.ArrayLike, false_reject: float = FALSE_REJECT) ->
     >>> threshold([1.0, 2.0, 3.0], false_reject=0.25)
     3.0
     """
-    known = np.sort(np.asarray(calibration))
-    check_rate(false_reject, len(known))
-    return float(known[-place(false_reject, len(known))])
+    ordered = np.sort(np.asarray(calibration))
+    check_rate(false_reject, len(ordered))
+    return float(ordered[-rank(false_reject, len(ordered))])
 
 
-def place(false_reject: float, count: int) -> int:
+def rank(false_reject: float, count: int) -> int:
     """k: the threshold is the k-th largest of ``count`` calibration scores. 0 where they can promise no such rate."""
     return min(math.floor(false_reject * (count + 1) + 1e-9), count)  # 0.29 · 100 is 28.999…
 
@@ -84,3 +85,15 @@ def check_rate(false_reject: float, count: int) -> None:
 def possible_rate(count: int, wanted: float = FALSE_REJECT) -> float:
     """``wanted``, or the smallest rate that ``count`` images can promise where that is larger."""
     return max(wanted, smallest_rate(count))
+
+
+def default_rate(count: int) -> float:
+    """FALSE_REJECT, or with a warning the smallest rate that ``count`` images can promise where that is larger."""
+    rate = possible_rate(count)
+    if rate > FALSE_REJECT:
+        warnings.warn(
+            f"{count} calibration images can promise a false-reject rate of {rate:.2g} at best, not {FALSE_REJECT:g}: the "
+            "threshold is that of the larger rate. Calibrate with more good images, or name the rate.",
+            stacklevel=4,
+        )
+    return rate

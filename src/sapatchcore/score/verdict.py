@@ -62,14 +62,16 @@ class Verdict:
         return _SENTENCES.get(self.kind, "accepted: nothing here goes beyond what good images show.")
 
 
-class Usual:
-    """What is usual in good images: the levels that kinds are told by."""
+class KindClassifier:
+    """Tells the kind of a rejected image by what is usual in good ones."""
 
-    def __init__(self, known: Calibration) -> None:
-        rate = possible_rate(len(known), UNUSUAL)
-        self._local, self._context = (max(float(np.median(part)), 1e-12) for part in (known.local, known.context))
-        self._unusual = threshold(known.local, rate), threshold(known.context, rate)
-        balance = self._balance(known.local, known.context)
+    def __init__(self, calibration: Calibration) -> None:
+        rate = possible_rate(len(calibration), UNUSUAL)
+        self._local, self._context = (
+            max(float(np.median(part)), 1e-12) for part in (calibration.local, calibration.context)
+        )
+        self._unusual = threshold(calibration.local, rate), threshold(calibration.context, rate)
+        balance = self._balance(calibration.local, calibration.context)
         self._balances = -threshold(-balance, rate), threshold(balance, rate)
 
     def ratios(self, local: float, context: float) -> tuple[float, float]:

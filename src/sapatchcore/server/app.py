@@ -221,5 +221,5 @@ def serve(options: ServerOptions) -> None:
         server.run()
     except SystemExit:
         raise SettingsError(
-            f"The server cannot listen on {options.host}:{options.port}. Another program may; choose another --port."
+            f"The server cannot listen on {options.host}:{options.port}. Another program may; choose another `port`."
         ) from None

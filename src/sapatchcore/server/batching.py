@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from sapatchcore.data.pixels import UInt8Array
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size, UInt8Array
 from sapatchcore.records.record import NewRecord, Record
 from sapatchcore.records.records import Records
 from sapatchcore.result import Result

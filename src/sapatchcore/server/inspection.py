@@ -17,11 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.pixels import rgb_from_bytes
-from sapatchcore.data.transform import Size
+from sapatchcore.data.pixels import Size, rgb_from_bytes
 from sapatchcore.errors import DataError, SAPatchCoreError
-from sapatchcore.records.inspected import Arrived, image_hash, records_of
-from sapatchcore.records.record import Record
+from sapatchcore.records.record import ReceivedImage, Record, image_hash, records_of
 from sapatchcore.result import Result
 from sapatchcore.score.calibration import NO_CALIBRATION
 from sapatchcore.score.verdict import Verdict
@@ -141,7 +139,7 @@ def _look(uploads: Sequence[Upload], most_pixels: int) -> list[ImageHeader]:
 
 def _read(
     service: Service, model: Served, upload: Upload, header: ImageHeader, index: int, explain: bool
-) -> tuple[Arrived, WaitingImage]:
+) -> tuple[ReceivedImage, WaitingImage]:
     """An image decoded, and prepared for the network."""
     start, name = time.perf_counter(), upload.called(index)
     try:
@@ -151,7 +149,7 @@ def _read(
         raise Refused(422, str(error)) from None
     except MemoryError:
         raise Refused(503, f"There is not enough memory to decode {name} now.", retry_after=5) from None
-    arrived = Arrived(upload.file_name, upload.content, image_hash(upload.content), header.media_type, pixels)
+    arrived = ReceivedImage(upload.file_name, upload.content, image_hash(upload.content), header.media_type, pixels)
     service.telemetry.decode.observe(time.perf_counter() - start)
     return arrived, WaitingImage(model, name, (image.shape[0], image.shape[1]), pixels, explain)
 

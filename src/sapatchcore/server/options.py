@@ -100,7 +100,7 @@ class ServerOptions(BaseModel):
         if self.tokens is None and not is_loopback(self.host):
             raise SettingsError(
                 f"Others can reach {self.host}, so the server needs tokens. Make a file of them with `sapatchcore token` and "
-                "name it with --tokens, or use --host 127.0.0.1."
+                "name it with `tokens`, or use `host` 127.0.0.1."
             )
         return self
 

@@ -15,12 +15,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from sapatchcore.data.pixels import MEDIA_TYPES
 from sapatchcore.errors import DataError
-from sapatchcore.records.record import Filter, Record
+from sapatchcore.records.record import Filter, Kind, Record
 from sapatchcore.server.middleware import Refused
 from sapatchcore.server.schemas import (
     LARGEST_RECORD,
     Feedback,
-    Kind,
     RecordSeen,
     RecordsSeen,
     refusals,
@@ -94,7 +93,7 @@ def _in_utc(time: datetime | None) -> datetime | None:
 
 def seen(record: Record) -> RecordSeen:
     """A record as it is answered."""
-    return RecordSeen.model_validate({**vars(record), "record": record.number})
+    return RecordSeen(**vars(record), record=record.number)
 
 
 @router.post(

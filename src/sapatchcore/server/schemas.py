@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, create_model
+
+from sapatchcore.records.record import ANNOTATIONS, EXPORTED_NAMES, Kind, Label
 
 LARGEST_RECORD = 2**53 - 1  # numbers beyond are not exact in JavaScript
 Box = Annotated[list[int], Field(min_length=4, max_length=4, description="Top, left, height, width, in pixels.")]
-Kind = Literal["local", "co-occurrence", "both"]
-Label = Literal["good", "defect"]
 Rate = Annotated[float, Field(gt=0, lt=1, description="The promised share of good parts that are rejected.")]
 
 
@@ -112,33 +112,15 @@ class Inspection(BaseModel):
     results: list[Inspected]
 
 
-class RecordSeen(BaseModel):
+_RecordFields: Any = create_model(
+    "_RecordFields",
+    __config__=ConfigDict(protected_namespaces=(), from_attributes=True),
+    **{EXPORTED_NAMES.get(name, name): annotation for name, annotation in ANNOTATIONS.items()},
+)
+
+
+class RecordSeen(_RecordFields):  # type: ignore[misc]  # the fields of Record, which mypy cannot follow
     """One inspection as it was recorded."""
-
-    model_config = ConfigDict(protected_namespaces=(), from_attributes=True)
-
-    record: int
-    time: datetime
-    model: str
-    model_hash: str
-    image_hash: str
-    file_name: str
-    width: int
-    height: int
-    score: float
-    p_value: float | None
-    threshold: float | None
-    false_reject: float | None
-    verdict: Literal["accept", "reject"] | None
-    kind: Kind | None
-    local: float
-    context: float
-    has_image: bool
-    feedback: Label | None
-    feedback_note: str | None
-    feedback_time: datetime | None
-    feedback_by: str | None
-    source: Literal["api", "watch"]
 
 
 class RecordsSeen(BaseModel):

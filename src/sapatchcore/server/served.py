@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from sapatchcore.data.pixels import UInt8Array
-from sapatchcore.data.transform import Size, prepare
+from sapatchcore.data.pixels import Size, UInt8Array, prepare
 from sapatchcore.errors import learn_needed
 from sapatchcore.export.metadata import files_of
 from sapatchcore.open_model import Detector

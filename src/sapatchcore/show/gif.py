@@ -17,7 +17,7 @@ from PIL import Image
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.images import read_image, read_mask
-from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict

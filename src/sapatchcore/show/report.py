@@ -17,9 +17,9 @@ from typing import Any
 
 from sapatchcore.data.images import read_image
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.score.calibration import LEFT_OUT
+from sapatchcore.score.calibration import LEAVE_ONE_OUT
 from sapatchcore.score.explain import Explanation
 from sapatchcore.show.colours import INFERNO
 from sapatchcore.show.plots import require_packages as require_packages
@@ -208,7 +208,7 @@ def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, 
 
 
 def _source(source: str) -> str:
-    return "the training images, each without its own patches" if source == LEFT_OUT else "not learned from"
+    return "the training images, each without its own patches" if source == LEAVE_ONE_OUT else "not learned from"
 
 
 def _value(value: object) -> str:

@@ -14,12 +14,11 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sapatchcore.data.images import read_mask
-from sapatchcore.data.thumbnails import read_thumbnail
-from sapatchcore.data.transform import prepare
-from sapatchcore.datasets.folders import Sample
+from sapatchcore.data.images import read_mask, read_thumbnail
+from sapatchcore.data.pixels import prepare
+from sapatchcore.datasets.samples import Sample
 from sapatchcore.result import Result
-from sapatchcore.score.anomaly_map import anomaly_map, part_map
+from sapatchcore.score.anomaly_score import anomaly_map, part_map
 from sapatchcore.score.explain import Cause, Explanation
 from sapatchcore.show.colours import INK, OPACITY, Float32, UInt8Array
 from sapatchcore.show.gif import scale_for

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sapatchcore.datasets.folders import Dataset
-from sapatchcore.datasets.samples import GOOD
+from sapatchcore.datasets.samples import GOOD, Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import MetricError
-from sapatchcore.score.calibration import LEFT_OUT
-from sapatchcore.score.threshold import place
+from sapatchcore.score.calibration import LEAVE_ONE_OUT
+from sapatchcore.score.threshold import rank
 from sapatchcore.show.plots import Line, curves, histogram
 from sapatchcore.verify.bootstrap import LEVEL, RESAMPLES, Interval, auroc_interval, per_defect_intervals
 from sapatchcore.verify.curves import precision_recall_curve, roc_curve
@@ -97,9 +96,9 @@ def _promise(evaluation: Evaluation, false_reject: float | None) -> str:
         return ""
     rate = evaluation.result.rate(false_reject)
     limit = evaluation.result.threshold(false_reject)
-    k = place(rate, len(known))
+    k = rank(rate, len(known))
     made = "each training image measured against the model without its own patches"
-    source = made if known.source == LEFT_OUT else "images that were not learned from"
+    source = made if known.source == LEAVE_ONE_OUT else "images that were not learned from"
     ordinal = "the largest" if k == 1 else f"number {k} from the top"
     return (
         f"The threshold {limit:.4g} was made from the scores of {len(known)} good images alone ({source}): it is {ordinal} of "
@@ -117,7 +116,7 @@ def _realised(evaluation: Evaluation, counts: tuple[Count, ...] | None, false_re
     text = f"Promised: at most {percent(rate)} of good parts rejected; here {good.rejected} of {good.of}"
     text += f" ({percent(good.rejected / good.of)})."
     if good.rejected:
-        k = place(rate, len(known))
+        k = rank(rate, len(known))
         chance = float(stats.betabinom.sf(good.rejected - 1, good.of, k, len(known) + 1 - k))
         text += f" Where the promise just holds, as many or more occur in {percent(chance)} of such test sets."
     return text

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.result import Result
 from sapatchcore.score.explain import Cause, Explanation
@@ -93,11 +93,11 @@ def write_rows(
     rows = report_rows(detector, dataset, evaluation, **options)
     if csv_file is not None:  # a path that is no text keeps its bytes
         content = report_csv(rows).encode("utf-8", "surrogateescape")
-        write_bytes(csv_file, content, "Name another file with --csv.")
+        write_bytes(csv_file, content, "Name another file with `csv_file`.")
     if json_file is not None:
         figures = evaluation.to_dict(false_reject)
         figures.pop("scores")
-        write_json(json_file, {**figures, "verdicts": rows}, "Name another file with --json.")
+        write_json(json_file, {**figures, "verdicts": rows}, "Name another file with `json_file`.")
 
 
 def explained(

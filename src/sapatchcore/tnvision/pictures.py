@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sapatchcore.data.images import read_image, read_mask
-from sapatchcore.data.transform import prepare
+from sapatchcore.data.pixels import prepare
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.result import Result
 from sapatchcore.tnvision.config import Config

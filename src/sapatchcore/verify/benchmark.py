@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset, find_categories, open_dataset
+from sapatchcore.datasets.folders import find_categories, open_dataset
+from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 from sapatchcore.settings import Settings

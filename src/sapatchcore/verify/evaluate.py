@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from sapatchcore.data.images import read_mask
 from sapatchcore.data.sources import Progress
-from sapatchcore.datasets.folders import Dataset, Sample, read_regions
+from sapatchcore.datasets.loco import read_loco_regions
+from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
-from sapatchcore.score.anomaly_map import window
+from sapatchcore.score.anomaly_score import window
 from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics
@@ -212,7 +213,7 @@ def _spro(result: Result, dataset: Dataset, reasons: dict[str, str]) -> dict[str
 def _spro_of(result: Result, dataset: Dataset, places: Sequence[int]) -> dict[float, float]:
     def regions_of(place: int) -> list[tuple[Mask, int]]:
         i = places[place]
-        return read_regions(dataset.test[i], dataset, result.sizes[i])
+        return read_loco_regions(dataset.test[i], dataset, result.sizes[i])
 
     maps = result.maps
     return spro_metrics(Lazy(len(places), regions_of), Lazy(len(places), lambda place: maps[places[place]]))

@@ -9,7 +9,7 @@ from typing import Any
 from sapatchcore.atomic import atomic_write
 from sapatchcore.errors import DataError
 
-_ADVICE = "Name another file with --output."
+_ADVICE = "Name another file with `output`."
 
 
 def write_bytes(path: Path, content: bytes, advice: str = _ADVICE) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import rich.table
+from rich import box
+from rich.console import Console
+
 from sapatchcore.verify.evaluate import Evaluation
 
 MVTEC_AD = (
@@ -58,24 +62,18 @@ def result_tables(runs: Sequence[Run]) -> list[Table]:
 
 def as_text(tables: Sequence[Table]) -> str:
     """Aligned columns for a terminal of any width: one line a category, one column a model."""
-    parts = []
-    for table in tables:
-        models = [name for name, _ in table.rows]
-        lines = [(table.title, *models)]
-        lines += [(column, *(_cell(cells[at]) for _, cells in table.rows)) for at, column in enumerate(table.columns)]
-        widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-        rule = "  ".join("─" * width for width in widths)
-        body = [
-            "  ".join(
-                [
-                    line[0].ljust(widths[0]),
-                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-                ]
-            )
-            for line in lines
-        ]
-        parts.append("\n".join([body[0], rule, *body[1:]]))
-    return "\n\n".join(parts) + "\n"
+    out = io.StringIO()
+    console = Console(file=out, width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        drawn = rich.table.Table(table.title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for model, _ in table.rows:
+            drawn.add_column(model, justify="right")
+        for at, column in enumerate(table.columns):
+            drawn.add_row(column, *(_cell(cells[at]) for _, cells in table.rows))
+        console.print(drawn)
+    return out.getvalue()
 
 
 def as_markdown(tables: Sequence[Table]) -> str:

@@ -17,7 +17,7 @@ from sapatchcore import MissingPackageError, SAPatchCore
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.search import approximate
 from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
-from sapatchcore.memory.search.exact import NearestIndex
+from sapatchcore.memory.search.exact import ExactIndex
 
 try:
     import faiss  # noqa: F401
@@ -88,7 +88,7 @@ def test_bank_picks_it_where_lists_can_be_left_out() -> None:
     rows = bank_of("random", FEWEST + 1)
     assert isinstance(Bank(rows, nothing, nothing, (), (1, 1), search="faiss").index, ApproximateIndex)
     small = Bank(rows[1:], nothing[1:], nothing[1:], (), (1, 1), search="faiss")
-    assert isinstance(small.index, NearestIndex)
+    assert isinstance(small.index, ExactIndex)
 
 
 @needs_faiss
@@ -100,7 +100,7 @@ def test_a_detector_scores_nearly_the_same(
     exact = SAPatchCore(**options).fit(good)
     assert len(exact.memory_bank) > FEWEST
     other = SAPatchCore(**options, search="faiss").fit(good)
-    assert isinstance(other._fitted().index, ApproximateIndex)
+    assert isinstance(other.bank.index, ApproximateIndex)
     np.testing.assert_allclose(other.calibration.scores, exact.calibration.scores, rtol=1e-5, err_msg="is exact")
     exact.save(tmp_path / "m")
     loaded = SAPatchCore.load(tmp_path / "m", device="cpu", search="faiss")

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import SettingsError
-from sapatchcore.memory.search import boxes, exact
-from sapatchcore.memory.search.exact import NearestIndex, nearest
+from sapatchcore.memory.search import exact
+from sapatchcore.memory.search.exact import ExactIndex, nearest
 
 # --- nearest -----------------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def test_nearest_for_any_shape(m: int, q: int, d: int, kind: str, block: int, se
         checks.check_nearest(queries, bank, data.draw(st.integers(1, min(9, m))))
 
 
-# --- NearestIndex ------------------------------------------------------------------------------------------------------
+# --- ExactIndex ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +104,7 @@ def test_index_in_many_dimensions_where_nothing_can_be_left_out() -> None:
 @pytest.mark.parametrize("kind", ["random", "clustered", "far from the origin"])
 def test_index_finds_rows_of_the_bank_at_distance_zero(kind: str) -> None:
     bank = bank_of(kind)
-    found = NearestIndex(bank).nearest(bank)
+    found = ExactIndex(bank).nearest(bank)
     assert (bank[found] - bank).abs().max() == 0
 
 
@@ -144,33 +144,33 @@ def test_index_for_any_bank(m: int, d: int, kind: str, where: str, seed: int) ->
 def test_index_leaves_comparisons_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters far from each other: most blocks are never looked at."""
     bank = bank_of("clustered", 2000, 24)
-    index = NearestIndex(bank)
+    index = ExactIndex(bank)
     compared = []
-    compare = NearestIndex._compare
+    compare = ExactIndex._compare
 
-    def counted(self: NearestIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
+    def counted(self: ExactIndex, asked: Any, leaf: int, chosen: torch.Tensor) -> None:
         compared.append(len(chosen) * len(self._leaves[leaf]))
         compare(self, asked, leaf, chosen)
 
-    monkeypatch.setattr(NearestIndex, "_compare", counted)
+    monkeypatch.setattr(ExactIndex, "_compare", counted)
     queries = queries_of(bank, "near")
     index.nearest(queries)
     assert sum(compared) < 0.5 * len(queries) * len(bank)
 
 
-@pytest.mark.parametrize(("name", "value"), [("FAN", 1), ("FAN", 3), ("FAN", 1000), ("MIDDLES", 2), ("BOXES", 1)])
+@pytest.mark.parametrize(("name", "value"), [("FAN", 1), ("FAN", 3), ("FAN", 1000), ("CENTRES", 2), ("BOXES", 1)])
 def test_boxes_do_not_show(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 1500, 24)
     queries = queries_of(bank, "near")
-    expected = NearestIndex(bank).nearest(queries)
-    monkeypatch.setattr(boxes, name, value)
-    assert torch.equal(NearestIndex(bank).nearest(queries), expected)
+    expected = ExactIndex(bank).nearest(queries)
+    monkeypatch.setattr(exact, name, value)
+    assert torch.equal(ExactIndex(bank).nearest(queries), expected)
 
 
 def test_index_is_the_same_every_time() -> None:
     bank = bank_of("random")
     queries = queries_of(bank, "elsewhere")
-    assert torch.equal(NearestIndex(bank).nearest(queries), NearestIndex(bank).nearest(queries))
+    assert torch.equal(ExactIndex(bank).nearest(queries), ExactIndex(bank).nearest(queries))
 
 
 def test_distances_do_not_lose_digits_far_from_the_origin() -> None:
@@ -219,7 +219,7 @@ def test_triangles_without_a_group_by_hand() -> None:
     assert (distances.tolist(), indices.tolist()) == ([[4.0, 5.0]], [[1, 2]])
     distances, indices = nearest(torch.zeros(2, 2), bank, 1, torch.tensor([7, 8]), groups)
     assert (distances.tolist(), indices.tolist()) == ([[4.0], [3.0]], [[1], [0]])
-    assert NearestIndex(bank, groups).nearest(torch.zeros(2, 2), torch.tensor([7, 8])).tolist() == [1, 0]
+    assert ExactIndex(bank, groups).nearest(torch.zeros(2, 2), torch.tensor([7, 8])).tolist() == [1, 0]
 
 
 def test_exactly_as_many_rows_as_are_left() -> None:
@@ -238,9 +238,9 @@ def test_a_group_that_is_nowhere_changes_nothing(groups: str) -> None:
     one, other = nearest(queries, bank, 5), nearest(queries, bank, 5, nobody, groups_of(groups, bank))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
-    index = NearestIndex(bank, groups_of(groups, bank))
+    index = ExactIndex(bank, groups_of(groups, bank))
     assert torch.equal(index.nearest(queries), index.nearest(queries, nobody))
-    assert torch.equal(index.nearest(queries), NearestIndex(bank).nearest(queries))
+    assert torch.equal(index.nearest(queries), ExactIndex(bank).nearest(queries))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -263,7 +263,7 @@ def test_index_without_a_group_where_its_form_changes(rows: int) -> None:
 def test_a_whole_block_is_excluded(many: int) -> None:
     """The query's most promising block, and all other blocks of its cluster, hold nothing but what may not count."""
     bank = bank_of("clustered", 2000, 24)
-    index = NearestIndex(bank)
+    index = ExactIndex(bank)
     leaf = index._leaves[3]
     groups = torch.arange(2000) % 7
     groups[leaf] = 9
@@ -281,7 +281,9 @@ def test_a_whole_block_is_excluded(many: int) -> None:
 def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
     monkeypatch.setattr(exact, "QUERIES", at_a_time)
-    checks.check_index_excluded(queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank))
+    checks.check_index_excluded(
+        queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank)
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -314,14 +316,14 @@ def test_any_groups(
 
 INDEX = """
 import resource, torch
-from sapatchcore.memory.search.exact import NearestIndex
+from sapatchcore.memory.search.exact import ExactIndex
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 bank = torch.empty(150_000, 512)
 for part in bank.split(1000):
     torch.randn(len(part), 512, out=part)
-NearestIndex(bank[:20_000])
+ExactIndex(bank[:20_000])
 before = peak()
-index = NearestIndex(bank)
+index = ExactIndex(bank)
 print((peak() - before) * 2**20 / bank.nbytes)
 """
 

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from sapatchcore import DataError, SAPatchCore, SettingsError
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.search import boxes, quantised, shortened
-from sapatchcore.memory.search.exact import NearestIndex
-from sapatchcore.memory.search.quantised import CompactIndex
-from sapatchcore.memory.search.shortened import Shortened
+from sapatchcore.memory.search import exact, quantised
+from sapatchcore.memory.search.exact import ExactIndex
+from sapatchcore.memory.search.quantised import QuantisedIndex, QuantisedRows
 from sapatchcore.model_file import read_model, write_model
 
 FORMATS = ["float16", "int8"]
@@ -52,7 +51,7 @@ def check(
 def test_equals_all_differences(kind: str, made: str, where: str) -> None:
     bank = bank_of(made)
     queries = queries_of(bank, where)
-    check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+    check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -63,7 +62,7 @@ def test_without_a_group_equals_all_differences(kind: str, made: str, where: str
     bank = bank_of(made, 700)
     queries, owners = queries_of(bank, where), groups_of(groups, bank)
     excluded = torch.arange(len(queries)) % 6 - 1  # -1, and a sixth group, bar nothing
-    check(CompactIndex(bank, kind, owners).nearest(queries, excluded), queries, bank, excluded, owners)
+    check(QuantisedIndex(bank, kind, owners).nearest(queries, excluded), queries, bank, excluded, owners)
 
 
 @settings(deadline=None, max_examples=60)
@@ -80,7 +79,7 @@ def test_without_a_group_equals_all_differences(kind: str, made: str, where: str
 def test_any_bank(m: int, d: int, q: int, kind: str, made: str, where: str, scale: float, seed: int) -> None:
     bank = bank_of(made, m, d, seed) * scale
     queries = queries_of(bank / scale, where, seed + 1)[: max(1, q)] * scale
-    check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+    check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -88,7 +87,7 @@ def test_many_dimensions_where_nothing_can_be_left_out(kind: str) -> None:
     bank = bank_of("random", 600, 384)
     for where in WHERE:
         queries = queries_of(bank, where)
-        check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+        check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -96,7 +95,7 @@ def test_many_dimensions_where_nothing_can_be_left_out(kind: str) -> None:
 def test_sizes_where_leaves_and_blocks_end(kind: str, rows: int) -> None:
     bank = bank_of("random", rows, 10)
     queries = queries_of(bank, "elsewhere")
-    check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+    check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -104,16 +103,16 @@ def test_constants_of_the_search_do_not_show(kind: str, monkeypatch: pytest.Monk
     """Few at a time of everything: queries, boxes, pairs; and the first of equally near rows, whatever they are."""
     bank = bank_of("clustered", 1500, 12)
     queries = queries_of(bank, "near")
-    expected = CompactIndex(bank, kind).nearest(queries)
-    for name, value in {"QUERIES": 7, "FAN": 3, "MIDDLES": 2, "TOGETHER": 5, "PAIRS": 3, "OPEN": 0}.items():
-        monkeypatch.setattr(boxes if name in ("FAN", "MIDDLES") else quantised, name, value)
-        assert torch.equal(CompactIndex(bank, kind).nearest(queries), expected), name
+    expected = QuantisedIndex(bank, kind).nearest(queries)
+    for name, value in {"QUERIES": 7, "FAN": 3, "CENTRES": 2, "TOGETHER": 5, "PAIRS": 3, "OPEN": 0}.items():
+        monkeypatch.setattr(exact if name in ("FAN", "CENTRES") else quantised, name, value)
+        assert torch.equal(QuantisedIndex(bank, kind).nearest(queries), expected), name
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_rows_of_the_bank_are_found_at_distance_zero(kind: str) -> None:
     bank = bank_of("far from the origin")
-    found = CompactIndex(bank, kind).nearest(bank)
+    found = QuantisedIndex(bank, kind).nearest(bank)
     assert torch.equal(bank[found], bank)
 
 
@@ -123,11 +122,13 @@ def test_duplicates_wait_one_by_one(kind: str, monkeypatch: pytest.MonkeyPatch) 
     bank = bank_of("random", 3, 24)[torch.arange(3000) % 3]
     queries = torch.cat((bank[:3], bank[:3] + 0.1, bank_of("random", 20, 24, 5)))
     waited: list[int] = []
-    wait = quantised._Asked.wait
+    wait = quantised._QuantisedSearch.wait
     monkeypatch.setattr(
-        quantised._Asked, "wait", lambda self, query, *rest: (waited.append(len(query)), wait(self, query, *rest))[1]
+        quantised._QuantisedSearch,
+        "wait",
+        lambda self, query, *rest: (waited.append(len(query)), wait(self, query, *rest))[1],
     )
-    check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+    check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
     assert sum(waited) <= quantised.OPEN * len(queries) * (3000 // 64 + 1)
 
 
@@ -140,7 +141,7 @@ def test_the_short_format_alone_would_take_the_wrong_row(kind: str) -> None:
     bank[200] = bank[100] + step
     wrong = 0
     for query, nearest in ((bank[100] - step, 100), (bank[200] + step, 200)):
-        index = CompactIndex(bank, kind)
+        index = QuantisedIndex(bank, kind)
         assert int(index.nearest(query[None])) == nearest
         short = torch.cat([index._short.widened(leaf) for leaf in range(len(index._short.errors))])
         alone = index._order[(short - (query - index._mean)).double().square().sum(1).argmin()]
@@ -152,7 +153,7 @@ def test_the_short_format_alone_would_take_the_wrong_row(kind: str) -> None:
 def test_errors_are_what_is_lost(kind: str) -> None:
     bank = bank_of("heavy tails", 200, 24)
     leaves = list(torch.arange(200).split(64))
-    short = Shortened(bank, bank.mean(0), leaves, kind)
+    short = QuantisedRows(bank, bank.mean(0), leaves, kind)
     for number, leaf in enumerate(leaves):
         widened = short.widened(number)
         lost = (widened.double() - (bank[leaf] - bank.mean(0)).double()).square().sum(1).sqrt()
@@ -169,7 +170,7 @@ def test_beyond_float16(kind: str, scale: float) -> None:
     for factor in (scale, 1 / scale):
         bank = bank_of("random", 400) * factor
         queries = queries_of(bank / factor, "near") * factor
-        check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+        check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -177,16 +178,16 @@ def test_one_row_far_from_all_others(kind: str) -> None:
     bank = bank_of("random", 400)
     bank[77] = 3e4
     queries = torch.cat((queries_of(bank_of("random", 400), "near"), bank[77:78] + 1))
-    check(CompactIndex(bank, kind).nearest(queries), queries, bank)
+    check(QuantisedIndex(bank, kind).nearest(queries), queries, bank)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_copy_on_disk_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered")
     queries = queries_of(bank, "near")
-    held = CompactIndex(bank, kind)
-    monkeypatch.setattr(shortened, "ON_DISK", 0)
-    mapped = CompactIndex(bank, kind)
+    held = QuantisedIndex(bank, kind)
+    monkeypatch.setattr(quantised, "ON_DISK", 0)
+    mapped = QuantisedIndex(bank, kind)
     assert mapped._short._file is not None
     assert mapped.nbytes == held.nbytes
     assert torch.equal(mapped._short._rows, held._short._rows)
@@ -197,17 +198,17 @@ def test_full_disk_says_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None
     def full(_file: Any, _rows: Any, done: str) -> None:
         raise DataError(f"full after {done}.")
 
-    monkeypatch.setattr(shortened, "ON_DISK", 0)
-    monkeypatch.setattr(shortened, "write_whole", full)
+    monkeypatch.setattr(quantised, "ON_DISK", 0)
+    monkeypatch.setattr(quantised, "write_whole", full)
     with pytest.raises(DataError, match=r"full after 0 of 1500 patches for search int8\."):
-        CompactIndex(bank_of("random"), "int8")
+        QuantisedIndex(bank_of("random"), "int8")
 
 
 def test_bank_stays_where_it_is_and_is_not_copied(tmp_path: Path) -> None:
     rows = bank_of("clustered").numpy()
     rows.tofile(tmp_path / "rows")
     mapped = torch.from_numpy(np.memmap(tmp_path / "rows", np.float32, mode="c", shape=rows.shape))
-    index = CompactIndex(mapped, "int8")
+    index = QuantisedIndex(mapped, "int8")
     assert index._bank.data_ptr() == mapped.data_ptr()
     assert index.nbytes < rows.nbytes / 2 + 140 * len(rows)
 
@@ -219,10 +220,10 @@ def test_bank_stays_where_it_is_and_is_not_copied(tmp_path: Path) -> None:
 def test_bank_picks_the_search(kind: Any) -> None:
     nothing = torch.zeros(257, dtype=torch.int64)
     rows = bank_of("random", 257)
-    assert isinstance(Bank(rows, nothing, nothing, (), (1, 1), search=kind).index, CompactIndex)
-    assert isinstance(Bank(rows[:256], nothing[:256], nothing[:256], (), (1, 1), search=kind).index, NearestIndex)
-    assert isinstance(Bank(rows, nothing, nothing, (), (1, 1)).index, NearestIndex)
-    assert isinstance(Bank(rows.to("meta"), nothing, nothing, (), (1, 1), search=kind).index, NearestIndex)
+    assert isinstance(Bank(rows, nothing, nothing, (), (1, 1), search=kind).index, QuantisedIndex)
+    assert isinstance(Bank(rows[:256], nothing[:256], nothing[:256], (), (1, 1), search=kind).index, ExactIndex)
+    assert isinstance(Bank(rows, nothing, nothing, (), (1, 1)).index, ExactIndex)
+    assert isinstance(Bank(rows.to("meta"), nothing, nothing, (), (1, 1), search=kind).index, ExactIndex)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -235,7 +236,7 @@ def test_a_detector_scores_the_same(
     exact = SAPatchCore(**options).fit(good)
     other = SAPatchCore(**options, search=kind).fit(good)
     assert len(exact.memory_bank) > 256
-    assert isinstance(other._fitted().index, CompactIndex)
+    assert isinstance(other.bank.index, QuantisedIndex)
     np.testing.assert_allclose(other.calibration.scores, exact.calibration.scores, rtol=1e-5)
     expected = exact.predict(test)
     exact.save(tmp_path / "m")
@@ -246,9 +247,9 @@ def test_a_detector_scores_the_same(
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
         np.testing.assert_allclose(found.patch_scores, expected.patch_scores, rtol=1e-4, atol=1e-5)
     loaded.update(images(2, seed=9))
-    assert loaded._fitted().search == kind
+    assert loaded.bank.search == kind
     loaded.forget(loaded.provenance[0][0])
-    assert isinstance(loaded._fitted().index, CompactIndex)
+    assert isinstance(loaded.bank.index, QuantisedIndex)
 
 
 def test_unknown_search() -> None:
@@ -279,7 +280,7 @@ SAPatchCore.load(sys.argv[1])
 before = own()
 detector = SAPatchCore.load(sys.argv[2], search="int8")
 loaded = own() - before
-detector._fitted().index
+detector.bank.index
 print(loaded, own() - before, detector.memory_bank.nbytes)
 """
     if not Path("/proc/self/status").is_file():

@@ -1,6 +1,6 @@
 """Approximate search of a very large bank with FAISS: an inverted file over the bank's first principal axes.
 
-Rows are known by their coordinates along ``AXES`` axes and the length of what these leave out (``boxes.py``), 260 bytes
+Rows are known by their coordinates along ``AXES`` axes and the length of what these leave out (``exact.py``), 260 bytes
 each. FAISS sorts them into lists, looks through the ``PROBES`` lists nearest to a query, and names ``CANDIDATES`` rows; of
 these the nearest by its float32 numbers is taken. It may be another than the nearest of all: then the distance is larger than
 the exact one, never smaller.
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from sapatchcore.errors import MissingPackageError, install
-from sapatchcore.memory.search.boxes import axes_of, flatten
-from sapatchcore.memory.search.quantised import CompactIndex
+from sapatchcore.memory.search.exact import axes_of, coordinates
+from sapatchcore.memory.search.quantised import QuantisedIndex
 
 AXES = 64
 PROBES = 32  # lists that are looked through for a query
@@ -55,15 +55,15 @@ class ApproximateIndex:
         self._bank, self._groups = bank, groups
         self._mean = bank.mean(0)
         self._axes = axes_of(bank, self._mean, AXES)
-        flat = flatten(bank, self._mean, self._axes)
+        points = coordinates(bank, self._mean, self._axes)
         lists = min(4 * math.isqrt(len(bank)), len(bank) // TRAINED)
-        self._middles = faiss.IndexFlatL2(flat.shape[1])  # FAISS does not keep it alive itself
-        self._lists = faiss.IndexIVFFlat(self._middles, flat.shape[1], lists)
+        self._middles = faiss.IndexFlatL2(points.shape[1])  # FAISS does not keep it alive itself
+        self._lists = faiss.IndexIVFFlat(self._middles, points.shape[1], lists)
         self._lists.cp.niter, self._lists.nprobe = ROUNDS, PROBES
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(flat), generator=generator)[: TRAINED * lists].sort().values
-        self._lists.train(flat[chosen].numpy())
-        self._lists.add(flat.numpy())
+        chosen = torch.randperm(len(points), generator=generator)[: TRAINED * lists].sort().values
+        self._lists.train(points[chosen].numpy())
+        self._lists.add(points.numpy())
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +82,7 @@ class ApproximateIndex:
         return torch.cat([self._search(rows) for rows in queries.split(QUERIES)])
 
     def _search(self, queries: torch.Tensor) -> torch.Tensor:
-        _, found = self._lists.search(flatten(queries, self._mean, self._axes).numpy(), CANDIDATES)
+        _, found = self._lists.search(coordinates(queries, self._mean, self._axes).numpy(), CANDIDATES)
         rows = torch.from_numpy(found)  # (q, candidates), −1 where the lists hold fewer
         missing = rows < 0
         rows = rows.clamp_(min=0)
@@ -90,5 +90,5 @@ class ApproximateIndex:
         return rows.gather(1, squared.masked_fill_(missing, torch.inf).argmin(1, keepdim=True))[:, 0]
 
     @cached_property
-    def _exact(self) -> CompactIndex:
-        return CompactIndex(self._bank, "float16", self._groups)
+    def _exact(self) -> QuantisedIndex:
+        return QuantisedIndex(self._bank, "float16", self._groups)

@@ -1,38 +1,48 @@
 """The nearest patches of the memory bank, exactly (paper step 7).
 
 :func:`nearest` compares every query with every row, a block of the bank at a time, never storing the whole matrix.
-:class:`NearestIndex` gives the same single nearest row and leaves most comparisons out. Rows of the bank that lie close
-together form a block with a box around them (``memory/search/boxes.py``): a block whose box is farther away than the nearest row
-found so far cannot hold a nearer one.
+:class:`ExactIndex` finds the same single nearest row and leaves most comparisons out: a bounding box around rows that lie close
+together (a leaf), when it is farther away than the nearest row found so far, cannot hold a nearer one. A box lies along the
+bank's first principal axes and one more for the length of what these leave out. That map shrinks distances, never stretches
+them, so the distance to a box is a lower bound for every row in it.
 
 Both can leave rows out by their *group*, so that a training image is compared with the bank without its own patches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
 from sapatchcore.errors import SettingsError
-from sapatchcore.memory.search.boxes import LEAF, Boxes, axes_of, flatten, leaves_of, places_of
 
 MOST_NEIGHBOURS = 9
 BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
 QUERIES = 8192  # queries at a time
-MOST = 0.6  # share of the queries above which a block meets all of them
+MOST = 0.6  # share of the queries above which a leaf meets all of them: to pick most of them out costs more
+LEAF = 64  # rows of the bank under one box
+AXES = 16  # principal axes of a box
+SAMPLE = 20_000  # rows that the axes are found from, evenly over the bank
+ROWS = 4096  # rows whose coordinates are taken at a time
+BOXES = 16  # boxes that queries are held against at a time
+FAN = 16  # leaves under one outer box
+CENTRES = 4096  # leaves whose centres are compared at a time
 _SLACK = 1e-5  # of the squared norms: above float32's rounding in bounds and products
-
-Groups = torch.Tensor | None
 
 
 @torch.inference_mode()
 def nearest(
-    queries: torch.Tensor, bank: torch.Tensor, k: int = 1, excluded: torch.Tensor | None = None, groups: Groups = None
+    queries: torch.Tensor,
+    bank: torch.Tensor,
+    k: int = 1,
+    excluded: torch.Tensor | None = None,
+    groups: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest rows of ``bank`` for each query, nearest first, exactly.
 
     Args:
-        queries: (q, d) float32.
-        bank: (m, d) float32 on the same device.
+        queries: (q, d) float32. bank: (m, d) float32 on the same device.
         k: 1 to 9, at most m; where groups are excluded, at most the rows that are left for every query.
         excluded: (q,) int64, the group whose rows do not count for a query. groups: (m,) int64, of the rows; with ``excluded``.
 
@@ -47,12 +57,15 @@ def nearest(
     if not 1 <= k <= most:
         raise SettingsError(f"k must be in 1 to {most} for a memory bank of {len(bank)} patches. Got {k}.")
     mean = bank.mean(0)
-    away = [None] * -(-len(queries) // QUERIES) if excluded is None else excluded.split(QUERIES)
-    parts = zip(queries.split(QUERIES), away, strict=True)
-    found = torch.cat([_nearest(rows - mean, bank, mean, k, out, groups) for rows, out in parts])
+    found = torch.cat([_nearest(rows - mean, bank, mean, k, out, groups) for rows, out in _parts(queries, excluded)])
     distances = _distances(queries, bank, found)
     distances, order = distances.sort(dim=1, stable=True)  # the products' rounding may have swapped near-ties
     return distances, found.gather(1, order)
+
+
+def _parts(queries: torch.Tensor, excluded: torch.Tensor | None) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    parts = queries.split(QUERIES)
+    return zip(parts, [None] * len(parts) if excluded is None else excluded.split(QUERIES), strict=True)
 
 
 def _nearest(
@@ -61,7 +74,7 @@ def _nearest(
     mean: torch.Tensor,
     k: int,
     excluded: torch.Tensor | None = None,
-    groups: Groups = None,
+    groups: torch.Tensor | None = None,
 ) -> torch.Tensor:
     best = queries.new_full((len(queries), k), torch.inf)
     found = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
@@ -79,24 +92,19 @@ def _nearest(
 
 def _distances(queries: torch.Tensor, bank: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """(q, k) Euclidean distances to the rows ``found``, from the differences."""
-    columns = [
-        torch.cat(
-            [
-                (q - bank[i]).square_().sum(1).sqrt_()
-                for q, i in zip(queries.split(QUERIES), column.split(QUERIES), strict=True)
-            ]
-        )
-        for column in found.unbind(1)
-    ]
+    columns = []
+    for column in found.unbind(1):
+        parts = zip(queries.split(QUERIES), column.split(QUERIES), strict=True)
+        columns.append(torch.cat([(q - bank[i]).square_().sum(1).sqrt_() for q, i in parts]))
     return torch.stack(columns, dim=1)
 
 
-class NearestIndex:
+class ExactIndex:
     """Exact search for the single nearest row of a fixed bank, made for banks of thousands of rows on a CPU."""
 
     @torch.inference_mode()
-    def __init__(self, bank: torch.Tensor, groups: Groups = None) -> None:
-        """bank: (m, d) float32; kept, and copied once in the order of the blocks where boxes are used. groups: (m,) int64."""
+    def __init__(self, bank: torch.Tensor, groups: torch.Tensor | None = None) -> None:
+        """bank: (m, d) float32; kept, and copied once in the order of the leaves where boxes are used. groups: (m,) int64."""
         self.bank, self._groups = bank, groups
         # Other devices do the whole product faster than they could decide what to leave out.
         self._boxed = bank.device.type == "cpu" and len(bank) > 4 * LEAF
@@ -104,9 +112,9 @@ class NearestIndex:
             return
         self._mean = bank.mean(0)
         self._axes = axes_of(bank, self._mean)
-        flat = flatten(bank, self._mean, self._axes)
-        self._leaves = leaves_of(flat)
-        self._boxes = Boxes(flat, self._leaves)
+        points = coordinates(bank, self._mean, self._axes)
+        self._leaves = leaves_of(points)
+        self._boxes = BoundingBoxes(points, self._leaves)
         # As one piece of memory each: leaf by leaf, what is freed between them would be too small to be used again.
         sizes = [len(leaf) for leaf in self._leaves]
         self._rows = bank[torch.cat(self._leaves)].sub_(self._mean).split(sizes)
@@ -124,43 +132,39 @@ class NearestIndex:
         """
         if not self._boxed:
             return nearest(queries, self.bank, 1, excluded, self._groups)[1][:, 0]
-        if excluded is None:
-            return torch.cat([self._search(rows, None) for rows in queries.split(QUERIES)])
-        parts = zip(queries.split(QUERIES), excluded.split(QUERIES), strict=True)
-        return torch.cat([self._search(rows, away) for rows, away in parts])
+        return torch.cat([self._search(rows, out) for rows, out in _parts(queries, excluded)])
 
     def _search(self, queries: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
-        flat = flatten(queries, self._mean, self._axes)
-        asked = _Asked(queries - self._mean, excluded, self._slack)
-        # First each query's most promising block, which gives a near row; then what that could not rule out.
-        first = self._boxes.first(flat)
-        for leaf, chosen in places_of(first, len(self._leaves)):
-            self._compare(asked, leaf, chosen)
-        for leaf, chosen in self._boxes.within(flat, asked.best, first, asked.less):
-            self._compare(asked, leaf, chosen)
-        return asked.found
+        points = coordinates(queries, self._mean, self._axes)
+        search = _Search(queries - self._mean, excluded, self._slack)
+        # First each query's most promising leaf, which gives a near row; then what that could not rule out.
+        first = self._boxes.first(points)
+        for leaf, chosen in positions_of(first, len(self._leaves)):
+            self._compare(search, leaf, chosen)
+        for leaf, chosen in self._boxes.within(points, search.best, first, search.offset):
+            self._compare(search, leaf, chosen)
+        return search.found
 
-    def _compare(self, asked: _Asked, leaf: int, chosen: torch.Tensor) -> None:
-        """Meet the chosen queries with all rows of a block."""
-        # To pick most of the queries out costs more than to compare the few others for nothing.
-        every = len(chosen) > MOST * len(asked.queries)
-        points = asked.queries if every else asked.queries[chosen]
-        squared = torch.addmm(self._norms[leaf], points, self._rows[leaf].T, alpha=-2)
-        if asked.excluded is not None and self._groups is not None:
-            away = asked.excluded if every else asked.excluded[chosen]
-            squared.masked_fill_(self._groups[self._leaves[leaf]] == away[:, None], torch.inf)
+    def _compare(self, search: _Search, leaf: int, chosen: torch.Tensor) -> None:
+        """Compare the chosen queries with all rows of a leaf."""
+        every = len(chosen) > MOST * len(search.queries)
+        queries = search.queries if every else search.queries[chosen]
+        squared = torch.addmm(self._norms[leaf], queries, self._rows[leaf].T, alpha=-2)
+        if search.excluded is not None and self._groups is not None:
+            excluded = search.excluded if every else search.excluded[chosen]
+            squared.masked_fill_(self._groups[self._leaves[leaf]] == excluded[:, None], torch.inf)
         values, indices = squared.min(1)
-        nearer = (values < (asked.best if every else asked.best[chosen])).nonzero().squeeze(1)
-        at = nearer if every else chosen[nearer]
-        asked.best[at] = values[nearer]
-        asked.found[at] = self._leaves[leaf][indices[nearer]]
+        nearer = (values < (search.best if every else search.best[chosen])).nonzero().squeeze(1)
+        index = nearer if every else chosen[nearer]
+        search.best[index] = values[nearer]
+        search.found[index] = self._leaves[leaf][indices[nearer]]
 
 
-class _Asked:
+class _Search:
     """Some queries while they are searched for.
 
     queries: (q, d), less the bank's mean. best: (q,) float32, squared distance of the nearest row so far, less the query's own
-    squared norm. less: (q,), that norm and what rounding may add. found: (q,) int64, the nearest row so far.
+    squared norm. offset: (q,), that norm and what rounding may add. found: (q,) int64, the nearest row so far.
     """
 
     def __init__(self, queries: torch.Tensor, excluded: torch.Tensor | None, slack: float) -> None:
@@ -168,5 +172,119 @@ class _Asked:
         self.queries, self.excluded = queries, excluded
         norms = queries.square().sum(1)
         self.best = torch.full_like(norms, torch.inf)
-        self.less = norms * (1 + _SLACK) + slack
+        self.offset = norms * (1 + _SLACK) + slack
         self.found = torch.zeros(len(queries), dtype=torch.int64)
+
+
+class BoundingBoxes:
+    """A bounding box around each leaf of a bank's rows, and an outer one around each ``FAN`` of them."""
+
+    def __init__(self, points: torch.Tensor, leaves: Sequence[torch.Tensor]) -> None:
+        """points: (m, axes + 1), the rows as of ``coordinates``. leaves: their row numbers."""
+        self._low = torch.stack([points[leaf].amin(0) for leaf in leaves])  # (leaves, axes + 1)
+        self._high = torch.stack([points[leaf].amax(0) for leaf in leaves])
+        self._centres = torch.stack([points[leaf].mean(0) for leaf in leaves])
+        self._outer_low = torch.stack([low.amin(0) for low in self._low.split(FAN)])
+        self._outer_high = torch.stack([high.amax(0) for high in self._high.split(FAN)])
+
+    @property
+    def nbytes(self) -> int:
+        parts = (self._low, self._high, self._centres, self._outer_low, self._outer_high)
+        return sum(part.nbytes for part in parts)
+
+    def first(self, points: torch.Tensor) -> torch.Tensor:
+        """(q,) int64: the leaf whose centre is nearest to each query (q, axes + 1). A near row is likely to be there."""
+        best = points.new_full((len(points),), torch.inf)
+        first = torch.zeros(len(points), dtype=torch.int64)
+        start = 0
+        for centres in self._centres.split(CENTRES):
+            values, leaves = torch.addmm(centres.square().sum(1), points, centres.T, alpha=-2).min(1)
+            first = torch.where(values < best, leaves + start, first)
+            best = torch.minimum(best, values)
+            start += len(centres)
+        return first
+
+    def within(
+        self, points: torch.Tensor, reach: torch.Tensor, first: torch.Tensor, offset: torch.Tensor | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Each leaf with the queries (q, axes + 1) that may find something nearer in it; those of ``first`` have been there.
+
+        reach: (q,) float32, the squared distance of a box beyond which nothing nearer can be; it may shrink in place between
+        one leaf and the next. offset: (q,), taken from squared distances before they are compared with it.
+        """
+        outer = lower_bounds(points, self._outer_low, self._outer_high)
+        if offset is not None:
+            outer -= offset
+        for block, bounds in enumerate(outer):
+            few = (bounds <= reach).nonzero().squeeze(1)
+            if not len(few):
+                continue
+            leaves = slice(block * FAN, (block + 1) * FAN)
+            inner = lower_bounds(points[few], self._low[leaves], self._high[leaves])
+            if offset is not None:
+                inner -= offset[few]
+            inner[first[few] - leaves.start == torch.arange(len(inner))[:, None]] = torch.inf
+            for leaf, near in enumerate(inner, start=leaves.start):
+                chosen = few[near <= reach[few]]
+                if len(chosen):
+                    yield leaf, chosen
+
+
+def axes_of(bank: torch.Tensor, mean: torch.Tensor, most: int = AXES) -> torch.Tensor:
+    """(d, axes) orthonormal: nearly the first principal axes of the bank (m, d) less its mean (d,), from SAMPLE rows.
+
+    By subspace iteration (Halko et al. 2011); any orthonormal axes would give valid bounds.
+    """
+    centred = bank[:: -(-len(bank) // SAMPLE)] - mean
+    count, dimensions = min(most, bank.shape[1]), bank.shape[1]
+    axes = torch.randn(dimensions, min(2 * count, dimensions), generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        axes = torch.linalg.qr(centred.T @ (centred @ axes))[0]
+    # Rotated to the principal directions inside this span, largest variance first.
+    _, rotation = torch.linalg.eigh((inside := centred @ axes).T @ inside)
+    principal: torch.Tensor = axes @ rotation.flip(1)[:, :count]
+    return principal
+
+
+def coordinates(rows: torch.Tensor, mean: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    """(q, d) → (q, axes + 1): the coordinates along the axes, and the length of what these leave out."""
+    points = rows.new_empty(len(rows), axes.shape[1] + 1)
+    buffer = torch.empty_like(rows[:ROWS])
+    for some, out in zip(rows.split(ROWS), points.split(ROWS), strict=True):
+        centred = torch.sub(some, mean, out=buffer[: len(some)])
+        along = centred @ axes
+        # From the rest itself: a difference of squares would lose half of its digits where little is left out.
+        out[:, -1] = centred.addmm_(along, axes.T, alpha=-1).square_().sum(1).sqrt_()
+        out[:, :-1] = along
+    return points
+
+
+def lower_bounds(points: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """(boxes, q): the squared distance from each query (q, axes + 1) to each box, low and high (boxes, axes + 1)."""
+    parts = []
+    for lower, upper in zip(low.split(BOXES), high.split(BOXES), strict=True):
+        outside = points - points.clamp(lower[:, None], upper[:, None])  # (boxes, q, axes + 1)
+        parts.append(torch.linalg.vecdot(outside, outside))
+    return torch.cat(parts)
+
+
+def leaves_of(points: torch.Tensor, most: int = LEAF) -> list[torch.Tensor]:
+    """Row numbers in groups of at most ``most``, halved again and again across the widest axis."""
+    waiting, leaves = [torch.arange(len(points))], []
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) <= most:
+            leaves.append(rows)
+            continue
+        here = points[rows]
+        order = here[:, here.var(0).argmax()].argsort(stable=True)
+        half = -(-len(rows) // 2 // most) * most  # whole leaves on the one side
+        waiting += [rows[order[half:]], rows[order[:half]]]
+    return leaves
+
+
+def positions_of(values: torch.Tensor, count: int) -> list[tuple[int, torch.Tensor]]:
+    """The positions at which each of the values 0 to count − 1 stands, for those that occur."""
+    sizes = torch.bincount(values, minlength=count).tolist()
+    parts = values.argsort(stable=True).split(sizes)
+    return [(value, part) for value, part in enumerate(parts) if len(part)]

@@ -1,12 +1,23 @@
-"""From the grid of patch scores to the anomaly map at the image's own size (paper step 9).
+"""From distances to scores: one an image (paper step 8) and a map at the image's own size (step 9).
 
-The patch scores go bilinearly to the size of what the network saw, are blurred by a Gaussian of sigma 4 there, and go
-bilinearly on to the image's own size. All three are linear and act on rows and columns separately, so the whole step
-is one small matrix on either side of the grid: map = R · scores · Cᵀ. Outside the centre crop nothing was looked at;
-the map is 0 there. We differ: the authors stop at the cropped size; their blur is SciPy's, which mirrors the border's
-pixels with the border's own one twice; ours is kornia's ("reflect", once).
+Image score (Roth et al. 2022, equations 6 and 7):
+
+    m*_test, m* = the patch with the largest score and its nearest patch of the bank;   s* = |m*_test − m*|
+    "max":         s = s*                                                     (the authors of SA-PatchCore)
+    "reweighted":  s = (1 − exp(s*) / Σ_{m ∈ N_b(m*)} exp|m*_test − m|) · s*
+
+N_b(m*) are the b patches of the bank nearest to *m\\**, itself among them, as in Roth et al. TNVision sums over the b
+patches nearest to *m\\*_test* instead; where bank patches lie close together the two sets, and so the scores, are alike.
+
+Anomaly map: the patch scores go bilinearly to the size of what the network saw, are blurred by a Gaussian of sigma 4 there, and
+go bilinearly on to the image's own size. All three are linear and act on rows and columns separately, so the whole step is one
+small matrix on either side of the grid: map = R · scores · Cᵀ. Outside the centre crop nothing was looked at; the map is 0
+there. We differ: the authors stop at the cropped size; their blur is SciPy's, which mirrors the border's pixels with the
+border's own one twice; ours is kornia's ("reflect", once).
 
 The squared parts go the same way, and share out each pixel's score in their ratio: map² = local² + context² exactly.
+
+Importing this needs no PyTorch: exported models draw their maps with it.
 """
 
 from __future__ import annotations
@@ -14,12 +25,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.transform import Size, crop_box
+from sapatchcore.data.pixels import Size, crop_box
+from sapatchcore.errors import SettingsError
+from sapatchcore.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from sapatchcore.embed.patches import Patches
+    from sapatchcore.memory.bank import Bank
 
 SIGMA = 4.0
 _RADIUS = 16  # 4 sigma
@@ -29,6 +48,51 @@ _ONE_THREAD = 1 << 18
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+
+def score_patches(
+    patches: Patches, bank: Bank, settings: Settings, excluded: torch.Tensor | None = None
+) -> tuple[npt.NDArray[Any], ...]:
+    """Steps 7 and 8 for one batch: what ``Result`` holds of each image, in its order.
+
+    excluded: (n,) int64, for each image a training image whose rows of the bank do not count.
+
+    Raises SettingsError for image_score "reweighted" with a bank of one patch.
+    """
+    if settings.image_score == "reweighted" and len(bank.rows) == 1:
+        raise SettingsError(
+            "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
+            "Use a larger coreset_ratio, or image_score max."
+        )
+    distances = bank.compare(patches, excluded)  # step 7: the nearest patch of the bank
+    scores, worst = largest(distances.whole)  # step 8: the image score is the largest patch score,
+    local, context, row = (grid.gather(1, worst[:, None])[:, 0] for grid in distances.parts)
+    parts = [scores, local, context]
+    if settings.image_score == "reweighted":  # or that, weighted by how crowded the bank is around its match
+        around = bank.around(patches.row(worst), row, settings.neighbors, excluded)
+        weight = neighbourhood_weight(scores, around)
+        parts = [part * weight for part in parts]
+    grids = (distances.whole, *distances.parts)
+    return tuple(value.cpu().numpy() for value in (*parts, *(grid.unflatten(1, patches.grid) for grid in grids)))
+
+
+def largest(patch_scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, p) → the largest score of each image and which patch has it, (n,) each; the first one of equals."""
+    top = patch_scores.amax(1)
+    return top, (patch_scores == top[:, None]).int().argmax(1)
+
+
+def neighbourhood_weight(distance: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    """The factor of "reweighted", in [0, 1).
+
+    Args:
+        distance: (n,) s*, from m*_test to m*.
+        distances: (n, b) from m*_test to the patches of N_b(m*), m* itself among them.
+
+    Returns:
+        (n,) float32. Computed as a softmax, so that large distances do not overflow.
+    """
+    return 1 - (distances - distance[:, None]).logsumexp(dim=1).neg().exp().clamp(max=1)
 
 
 @lru_cache(maxsize=64)
@@ -53,11 +117,12 @@ def axis_operator(cells: int, resized: int, start: int, cropped: int, size: int)
     return operator
 
 
-def _between(rows: Float64, places: Float64) -> Float64:
-    """(n, k) rows and (m,) places among them, row i at place i → (m, k), by straight lines; beyond an end, the end's row."""
-    places = places.clip(0, len(rows) - 1)
-    lower = places.astype(np.int64)
-    share = (places - lower)[:, None]
+def _between(rows: Float64, positions: Float64) -> Float64:
+    """(n, k) rows and (m,) positions among them, row i at position i → (m, k), by straight lines; beyond an end, the end's
+    row."""
+    positions = positions.clip(0, len(rows) - 1)
+    lower = positions.astype(np.int64)
+    share = (positions - lower)[:, None]
     found: Float64 = rows[lower] * (1 - share) + rows[np.minimum(lower + 1, len(rows) - 1)] * share
     return found
 
@@ -117,8 +182,8 @@ class Maps(Sequence[Float32]):
     @overload
     def __getitem__(self, index: slice) -> list[Float32]: ...
     def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
-        places = range(len(self))[index]
-        return self._compute(places) if isinstance(places, int) else [self._compute(place) for place in places]
+        positions = range(len(self))[index]
+        return self._compute(positions) if isinstance(positions, int) else [self._compute(place) for place in positions]
 
     def __iter__(self) -> Iterator[Float32]:
         return (self._compute(place) for place in range(len(self)))

@@ -16,11 +16,11 @@ import torch
 from huggingface_hub import constants
 
 from sapatchcore import SAPatchCore, SettingsError, WeightsError
-from sapatchcore.embed import builtin
-from sapatchcore.embed.builtin import NETWORK, builtin_weights
+from sapatchcore.embed import weights
+from sapatchcore.embed.weights import BUILTIN_NETWORK, builtin_weights
 
 ROOT = Path(__file__).parents[2]
-FILE = Path(builtin.__file__).parent / "builtin.safetensors"
+FILE = Path(weights.__file__).parent / "builtin.safetensors"
 
 Made = Callable[..., npt.NDArray[np.uint8]]
 
@@ -35,7 +35,7 @@ def test_file_is_small_and_the_one_that_its_page_describes() -> None:
     page = (ROOT / "docs" / "builtin-backbone.md").read_text(encoding="utf-8")
     assert hashlib.sha256(content).hexdigest() in page
     with safetensors.safe_open(FILE, "pt") as file:
-        assert file.metadata()["network"] == NETWORK
+        assert file.metadata()["network"] == BUILTIN_NETWORK
         kinds = {file.get_tensor(name).dtype for name in file.keys() if file.get_tensor(name).ndim == 4}  # noqa: SIM118
     assert kinds == {torch.float16}
 
@@ -55,7 +55,7 @@ def test_its_weights_are_not_random_ones(good: npt.NDArray[np.uint8]) -> None:
     shipped, random = detector().embed(good[:1]), detector(weights="random").embed(good[:1])
     assert shipped.shape == random.shape
     assert not np.allclose(shipped, random)
-    assert np.array_equal(random, detector(backbone=NETWORK, weights="random").embed(good[:1]))
+    assert np.array_equal(random, detector(backbone=BUILTIN_NETWORK, weights="random").embed(good[:1]))
 
 
 def test_seed_does_not_change_it(good: npt.NDArray[np.uint8]) -> None:
@@ -81,7 +81,7 @@ def test_model_file_needs_no_file_of_the_package(
     fitted = detector().fit(good)
     fitted.save(tmp_path / "model.safetensors")
     expected = fitted.predict(good[:1]).scores
-    monkeypatch.setattr(builtin, "files", lambda _: tmp_path / "nowhere")
+    monkeypatch.setattr(weights, "files", lambda _: tmp_path / "nowhere")
     assert np.array_equal(SAPatchCore.load(tmp_path / "model.safetensors").predict(good[:1]).scores, expected)
 
 
@@ -105,7 +105,7 @@ def test_what_it_has_not(options: dict[str, Any], message: str) -> None:
 def test_damaged_installation(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if content is not None:
         (tmp_path / "builtin.safetensors").write_bytes(content)
-    monkeypatch.setattr(builtin, "files", lambda _: tmp_path)
+    monkeypatch.setattr(weights, "files", lambda _: tmp_path)
     with pytest.raises(
         WeightsError, match=r"own network .*builtin\.safetensors cannot be read: .* Install the package again"
     ):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: install t
 from sqlalchemy import event
 
 from sapatchcore.errors import DataError, RecordsError
+from sapatchcore.records.database import FairLock
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
 
@@ -41,9 +44,6 @@ def refused(where: Any, *words: str, **options: Any) -> str:
     for word in words:
         assert word in sentence
     return sentence
-
-
-# ------------------------------------------------------------------------------------------------- where
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,6 @@ def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
     refused("postgresql://joe@127.0.0.1/line", 'pip install "sapatchcore[postgresql]"')
 
 
-# ------------------------------------------------------------------------------------------------- files of others, damage
-
-
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     with sqlite3.connect(path) as other:
@@ -158,10 +155,10 @@ def test_a_damaged_file_is_never_a_traceback(tmp_path: Path, damaged: Callable[.
         for i in range(60):
             records.add([inspection(file_name=f"{i}.png", image=b"%d" % i * 2000)])
     content, sentences = path.read_bytes(), list[str]()
-    random = np.random.default_rng(0)
-    for number in range(25):
+    chance = np.random.default_rng(0)
+    for number in range(15):
         copy = tmp_path / f"{number}.sqlite"
-        copy.write_bytes(damaged(content, random))
+        copy.write_bytes(damaged(content, chance))
         try:
             with Records(copy, wait=1) as records:
                 for one in records.find(Filter(limit=200)):
@@ -175,9 +172,6 @@ def test_a_damaged_file_is_never_a_traceback(tmp_path: Path, damaged: Callable[.
             assert "no record 1" in str(error)  # noqa: PT017
     assert all(str(tmp_path) in one and "\n" not in one for one in sentences)
     assert len(sentences) > 3
-
-
-# ------------------------------------------------------------------------------------------------- disks, locks, servers
 
 
 def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path) -> None:
@@ -288,17 +282,18 @@ def test_readers_do_not_wait_for_a_writer(where: str | Path) -> None:
 def test_connections_that_the_server_ended_are_made_anew(postgresql: postgres.PostgreSQL) -> None:
     with Records(postgresql.url("ended")) as records:
         records.add([inspection()])
-        postgresql.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'tester'"
-        )
+        postgresql.end_connections()
         assert records.add([inspection()])[0].number == 2
 
 
-def test_a_server_that_goes_away_is_a_sentence() -> None:
-    running = postgres.start()
-    with Records(next(running).url(), wait=2) as records:
+def test_a_server_that_goes_away_is_a_sentence(postgresql: postgres.PostgreSQL, tmp_path: Path) -> None:
+    """Its socket, which is another name of the server's here, is gone, and it ended the connections that it had."""
+    socket = f".s.PGSQL.{postgresql.port}"
+    (tmp_path / socket).symlink_to(postgresql.folder / socket)
+    with Records(postgresql.url("away").replace(str(postgresql.folder), str(tmp_path)), wait=2) as records:
         records.add([inspection()])
-        running.close()
+        (tmp_path / socket).unlink()
+        postgresql.end_connections()
         start = time.monotonic()
         for call in (
             lambda: records.add([inspection()]),
@@ -310,9 +305,11 @@ def test_a_server_that_goes_away_is_a_sentence() -> None:
         assert time.monotonic() - start < 30
 
 
-# ------------------------------------------------------------------------------------------------- kills, many programs
-
-ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(sys.path),
+    "PATH": "/usr/bin:/bin",
+    "OMP_NUM_THREADS": "1",
+}
 
 RECORDING = """
 import sys
@@ -349,13 +346,13 @@ def check_whole(records: Records, answered: dict[int, int]) -> None:
 
 def test_what_was_answered_outlives_a_kill(where: str | Path) -> None:
     Records(where).close()
-    random = np.random.default_rng(1)
+    chance = np.random.default_rng(1)
     answered: dict[int, int] = {}
     for run in range(4):
         child = start(where, 100_000, str(run))
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        time.sleep(float(random.uniform(0.02, 0.4)))
+        time.sleep(float(chance.uniform(0.02, 0.4)))
         child.send_signal(signal.SIGKILL)
         lines = child.stdout.read().splitlines(keepends=True)
         child.wait()
@@ -396,4 +393,79 @@ def test_sqlite_is_set_up_as_promised(tmp_path: Path) -> None:
                 "auto_vacuum": 2,
                 "busy_timeout": 30_000,
             }
-    assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["r.sqlite"]'  # the log went into the file
+    assert [path.name for path in tmp_path.iterdir()] == ["r.sqlite"]  # the log went into the file
+
+
+def test_a_thread_that_asks_again_and_again_lets_others_through() -> None:
+    lock, stop, came = FairLock(), threading.Event(), []
+
+    def busy() -> None:
+        while not stop.is_set():
+            assert lock.acquire(60)
+            time.sleep(0.001)
+            lock.release()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    for _ in range(50):
+        came.append(lock.acquire(30))
+        lock.release()
+    stop.set()
+    thread.join()
+    assert came == [True] * 50
+
+
+def test_those_who_wait_come_in_the_order_of_asking() -> None:
+    lock, order, threads = FairLock(), list[int](), []
+    assert lock.acquire(1)
+    for number in range(8):
+
+        def wait(number: int = number) -> None:
+            assert lock.acquire(60)
+            order.append(number)
+            lock.release()
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        while len(lock._waiting) != number + 1:
+            time.sleep(0.001)
+    lock.release()
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_who_gives_up_is_passed_over() -> None:
+    lock = FairLock()
+    assert lock.acquire(1)
+    assert not lock.acquire(0.01)
+    assert not lock.acquire(0)
+    lock.release()
+    assert lock.acquire(0)
+    lock.release()
+
+
+def test_never_two_at_once_and_never_none() -> None:
+    """Threads that wait for times as short as the lock is held: it is handed over at the last moment, or just after."""
+    lock, inside, most, came = FairLock(), 0, 0, 0
+
+    def work(seed: int) -> None:
+        nonlocal inside, most, came
+        chance = random.Random(seed)
+        for _ in range(150):
+            if lock.acquire(chance.random() * 0.002):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(chance.random() * 0.0005)
+                came += 1
+                inside -= 1
+                lock.release()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert came > 50
+    assert lock.acquire(0)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapatchcore.data.transform import crop_box
-from sapatchcore.score.anomaly_map import Maps, anomaly_map, axis_operator, part_map, window
+from sapatchcore.data.pixels import crop_box
+from sapatchcore.score.anomaly_score import Maps, anomaly_map, axis_operator, part_map, window
 
 Size = tuple[int, int]
 

@@ -1,0 +1,104 @@
+"""How good images score: the calibration, taken when a bank is chosen and taken anew when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sapatchcore.data.sources import Batch, Progress, Sources
+from sapatchcore.embed.patches import Embedder
+from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.spill import Spill
+from sapatchcore.memory.training import TrainingImage
+from sapatchcore.result import Result, gather_result
+from sapatchcore.score.anomaly_score import score_patches
+from sapatchcore.score.calibration import (
+    LEAVE_ONE_OUT,
+    SEPARATE,
+    Calibration,
+    largest_values,
+    rows_needed,
+    with_scores,
+)
+from sapatchcore.settings import Settings
+
+
+def separate(bank: Bank, embedder: Embedder, sources: Sources, progress: Progress | None) -> Calibration:
+    """Good images that were not learned from, scored as predict scores them."""
+    images, total = sources
+    scored = ((batch, score_patches(patches, bank, embedder.settings)) for batch, patches in embedder.patches(images))
+    result = gather_result(scored, embedder.settings, total=total, progress=progress, stage="calibrate")
+    return as_calibration(result, SEPARATE, np.full(len(result), -1, np.int64), embedder.settings)
+
+
+def leave_one_out(
+    bank: Bank,
+    spill: Spill,
+    settings: Settings,
+    numbers: Sequence[int],
+    images: Sequence[TrainingImage],
+    progress: Progress | None = None,
+) -> Calibration | None:
+    """The training images whose patches ``spill`` holds, each compared with the bank without its own rows.
+
+    numbers: of each of them among all training images. images: what is kept of them, in the same order.
+
+    None where too few rows would be left.
+    """
+    if bank.fewest_left < rows_needed(settings.image_score):
+        return None
+
+    def scored() -> Iterator[tuple[Batch, tuple[npt.NDArray[Any], ...]]]:
+        done = 0
+        for patches in spill.images_again(settings.batch_size, bank.rows.device):
+            here = slice(done, done + len(patches.local))
+            names, sizes = tuple(image.name for image in images[here]), tuple(image.size for image in images[here])
+            no_pixels = np.empty((0, 0, 0, 3), np.uint8)  # they were embedded before
+            excluded = torch.tensor(numbers[here])
+            yield Batch(names, sizes, no_pixels), score_patches(patches, bank, settings, excluded)
+            done = here.stop
+
+    result = gather_result(scored(), settings, total=spill.images, progress=progress, stage="calibrate")
+    return as_calibration(result, LEAVE_ONE_OUT, np.array(numbers, np.int64), settings)
+
+
+def rescored(
+    calibration: Calibration, indices: Sequence[int], bank: Bank, embedder: Embedder, progress: Progress | None
+) -> Calibration:
+    """``calibration`` with the images at ``indices`` compared with ``bank`` anew, as far as their files are at hand."""
+    at_hand = [index for index in indices if Path(calibration.names[index]).is_file()]
+    if not at_hand:
+        return calibration
+    images, settings = calibration.images[at_hand], embedder.settings
+    excluded = torch.from_numpy(images)
+    done, scored = 0, []
+    for batch, patches in embedder.patches([calibration.names[index] for index in at_hand]):
+        scored.append((batch, score_patches(patches, bank, settings, excluded[done : done + len(batch.names)])))
+        done += len(batch.names)
+        if progress is not None:
+            progress("calibrate", done, len(at_hand))
+    fresh = as_calibration(gather_result(scored, settings), calibration.source, images, settings)
+    return with_scores(calibration, at_hand, fresh)
+
+
+def as_calibration(result: Result, source: str, images: npt.NDArray[np.int64], settings: Settings) -> Calibration:
+    """Scored good images as a calibration. source, images: as of Calibration. settings: that they were scored with."""
+    return Calibration(
+        source=source,
+        names=result.paths,
+        images=images,
+        scores=result.scores,
+        local=result.local_patches.max((1, 2)),
+        context=result.context_patches.max((1, 2)),
+        peaks=largest_values(result.patch_scores, result.sizes, result.resize, result.crop),
+        grids=result.patch_scores,
+        rows=result.neighbours,
+        sizes=result.sizes,
+        image_score=settings.image_score,
+        neighbors=settings.neighbors,
+    )

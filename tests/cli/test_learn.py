@@ -1,0 +1,90 @@
+"""fit, update and forget as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command import run
+from made_screws import SMALL
+
+
+def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.safetensors"
+    assert run("fit", str(root / "bench"), "-o", str(path), "--json", *SMALL) == 0
+    facts = json.loads(capsys.readouterr().out)
+    # 24 images of 8×8 patches, of which 5 % are kept.
+    assert facts == {
+        "model": str(path),
+        "training_images": 24,
+        "bank": [76, 384],
+        "calibration_images": 24,
+        "bytes": path.stat().st_size,
+    }
+    assert run("fit", str(root / "bench"), "-o", str(path), *SMALL) == 0
+    text = capsys.readouterr().out
+    assert "learned from 24 images, kept 76 patches of 384 numbers" in text
+    assert "24 calibration scores: a false-reject rate down to 4.00% can be promised." in text
+
+
+def test_fit_without_weights_is_smaller_and_loads(root: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    assert run("fit", str(root / "bench"), "-o", str(path), "--no-weights", *SMALL) == 0
+    assert path.stat().st_size < model.stat().st_size / 10
+    assert run("predict", str(path), str(root / "bench/test/good")) == 0
+
+
+def test_calibration_with_separate_images(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    separate = root / "bottle/train/good"
+    path = tmp_path / "m"
+    assert run("fit", str(root / "bench"), "-o", str(path), "--calibrate", str(separate), *SMALL) == 0
+    assert run("info", str(path), "--json") == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["calibration"]["source"], facts["calibration"]["images"]) == ("separate", 24)
+
+
+def test_validation_images_are_for_the_thresholds_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MVTec LOCO AD's layout: what is kept apart there is not learned from, and calibrates; elsewhere nothing is."""
+    source, category, path = root / "bench", tmp_path / "loco", tmp_path / "m"
+    parts = {
+        "train/good": "train/good",
+        "validation/good": "test/good",
+        "test/good": "test/good",
+        "test/logical_anomalies": "test/over-coupling",
+        "test/structural_anomalies": "test/scratch",
+    }
+    for target, origin in parts.items():
+        shutil.copytree(source / origin, category / target)
+    for data, expected in ((category, ("separate", 8)), (source, ("left out", 24))):
+        assert run("fit", str(data), "-o", str(path), *SMALL) == 0
+        assert run("info", str(path), "--json") == 0
+        facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (facts["calibration"]["source"], facts["calibration"]["images"]) == expected
+        assert facts["training_images"] == 24
+
+
+def test_update_and_forget_change_a_model_file(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, more = tmp_path / "m", root / "bottle/train/good"
+    path.write_bytes(model.read_bytes())
+    assert run("update", str(path), str(more), "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["training_images"], facts["calibration_images"]) == (48, 48)
+    assert facts["bank"][0] == 76 + facts["added"]
+    assert run("update", str(path), str(more)) == 1
+    assert "was learned from already" in capsys.readouterr().err
+    first = str(more / "000.png")
+    assert run("forget", str(path), first, "-o", str(tmp_path / "other"), "--json") == 0
+    less = json.loads(capsys.readouterr().out)
+    assert (less["training_images"], less["calibration_images"]) == (47, 47)
+    assert less["bank"][0] == facts["bank"][0] - less["removed"]
+    assert run("info", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["training_images"] == 48, "-o leaves the model itself as it is"
+    assert run("forget", str(tmp_path / "other"), first) == 1
+    assert "is not among the 47 images that were learned from" in capsys.readouterr().err
+    assert run("predict", str(tmp_path / "other"), first) == 0
