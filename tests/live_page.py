@@ -147,20 +147,20 @@ def write_images(folder: Path, good: npt.NDArray[np.uint8]) -> dict[str, Path]:
 
 
 def add_records(
-    path: Path, model_hash: str, calibration: int, places: Sequence[int], labels: Sequence[str | None]
+    path: Path, model_hash: str, calibration: int, ranks: Sequence[int], labels: Sequence[str | None]
 ) -> None:
-    """Earlier inspections: p-values places / (calibration + 1), and what people said of them; the two smallest are rejected."""
+    """Earlier inspections: p-values ranks / (calibration + 1), and what people said of them; the two smallest are rejected."""
     records = Records(path)
-    added = records.add([_record(number, place, calibration, model_hash) for number, place in enumerate(places)])
+    added = records.add([_record(number, rank, calibration, model_hash) for number, rank in enumerate(ranks)])
     for record, label in zip(added, labels, strict=True):
         if label is not None:
             records.feedback(record.number, label, "", "tester")
     records.close()
 
 
-def _record(number: int, place: int, calibration: int, model_hash: str) -> NewRecord:
-    p_value = place / (calibration + 1)
-    rejected = place <= 2
+def _record(number: int, rank: int, calibration: int, model_hash: str) -> NewRecord:
+    p_value = rank / (calibration + 1)
+    rejected = rank <= 2
     return NewRecord(
         model=MODEL,
         model_hash=model_hash,

@@ -90,11 +90,6 @@ class Served:
     detector: Detector
 
     @property
-    def format(self) -> Format:
-        """By the file's suffix."""
-        return FORMATS[self.path.suffix.lower()]
-
-    @property
     def batch_size(self) -> int:
         """Images that go through the network at a time."""
         return self.detector.settings.batch_size
