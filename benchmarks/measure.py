@@ -24,8 +24,8 @@ import timm
 import torch
 
 import sapatchcore
-from sapatchcore.data.images import read_image
 from sapatchcore.data.pixels import prepare
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise
@@ -51,9 +51,6 @@ def parser(name: str, question: str, *, several: bool = False, needed: bool = Tr
     )
     options.add_argument("--repeats", type=int, default=0, help="rounds (default: the benchmark's own)")
     return options
-
-
-# ------------------------------------------------------------------------------------------------- timing
 
 
 def interleaved(variants: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 1) -> Seconds:
@@ -91,9 +88,6 @@ def fastest(seconds: Seconds, names: Sequence[str]) -> str:
     return min(names, key=lambda name: statistics.median(seconds[name]))
 
 
-# ------------------------------------------------------------------------------------------------- memory
-
-
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     status = Path("/proc/self/status")
@@ -106,16 +100,13 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def in_subprocess(script: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run ``script`` by itself with ``--child TASK``; it prints a JSON object as its last line."""
-    command = [sys.executable, script, "--child", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def in_subprocess(module: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Run ``python -m module --child TASK`` in the repository's root; it prints a JSON object as its last line."""
+    command = [sys.executable, "-m", module, "--child", json.dumps(task)]
+    done = subprocess.run(command, cwd=RESULTS.parents[1], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{Path(script).name} --child failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{module} --child failed:\n{done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-# ------------------------------------------------------------------------------------------------- images
 
 
 def images_for(data: Path | None, count: int) -> list[Path] | list[UInt8Array]:
@@ -172,9 +163,6 @@ def run_network(network: torch.nn.Module, batches: Sequence[torch.Tensor]) -> No
         network(batch)
 
 
-# ------------------------------------------------------------------------------------------------- result
-
-
 class Record:
     """One benchmark's result: created before the work, written after it."""
 
@@ -226,7 +214,7 @@ def environment() -> dict[str, Any]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns; numbers with three significant digits."""
     cells = [list(columns)] + [[_text(value) for value in row] for row in rows]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

@@ -24,9 +24,9 @@ from sapatchcore.embed import attention, patches
 from sapatchcore.learning import images
 from sapatchcore.memory import coreset
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.search import exact
+from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.memory.training import TrainingImage
-from sapatchcore.score import anomaly_score, explain, regions, threshold, verdict
+from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
 from sapatchcore.score.calibration import LEAVE_ONE_OUT, Calibration
 from sapatchcore.settings import settings_from
 from sapatchcore.verify import metrics
@@ -78,7 +78,7 @@ def check_coreset(x: torch.Tensor, count: int, seed: int, *, same_radius: bool =
 
 def check_nearest(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
     """The k smallest of all distances, nearest first, and rows that have these distances."""
-    distances, indices = exact.nearest(queries, bank, k)
+    distances, indices = brute_force.nearest(queries, bank, k)
     everything = oracle.all_distances(queries.double().numpy(), bank.double().numpy())
     expected = np.sort(everything, axis=1)[:, :k]
     assert distances.shape == indices.shape == (len(queries), k)
@@ -100,7 +100,7 @@ def check_nearest_excluded(
     queries: torch.Tensor, bank: torch.Tensor, k: int, excluded: torch.Tensor, groups: torch.Tensor
 ) -> None:
     """``check_nearest`` with the rows of each query's excluded group infinitely far."""
-    distances, indices = exact.nearest(queries, bank, k, excluded, groups)
+    distances, indices = brute_force.nearest(queries, bank, k, excluded, groups)
     everything = _without(queries, bank, excluded, groups)
     assert distances.shape == indices.shape == (len(queries), k)
     assert not (groups[indices] == excluded[:, None]).any(), "a excluded row counts"
@@ -141,7 +141,7 @@ def check_image_score() -> None:
     scores, at = anomaly_score.largest(torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 0.0]]))
     assert scores.tolist() == [3.0, 4.0]
     assert at.tolist() == [1, 0], "the first of equals"
-    weight = anomaly_score.neighbourhood_weight(torch.tensor([3.0]), torch.tensor([[3.0, 4.0, 5.0]]))
+    weight = reweighted.neighbourhood_weight(torch.tensor([3.0]), torch.tensor([[3.0, 4.0, 5.0]]))
     # 1 − e³ / (e³ + e⁴ + e⁵) = 1 − 1 / (1 + e + e²) = 1 − 1 / 11.107338 = 0.909969
     np.testing.assert_allclose(weight.numpy(), [0.909969], atol=1e-6)
 

@@ -65,38 +65,37 @@ def test_pages_are_found() -> None:
     assert {"README.md", "README.vi.md", "docs/algorithm.md", "benchmarks/README.md"} <= names
 
 
-# ------------------------------------------------------------------------------------------------- tables
-
-
 def test_settings_page_is_the_codes() -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     expected = script("docs/generate_settings.py").settings_page()
     assert page == expected, "run: python docs/generate_settings.py > docs/settings.md"
 
 
-def test_figures_are_the_measured_ones() -> None:
-    summary = script("benchmarks/summary.py")
-    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    assert page == summary.results_page(), "run: python benchmarks/summary.py"
-    for name in ("README.md", "README.vi.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert f"{summary.BEGIN}\n{summary.short(name)}\n{summary.END}" in text, "run: python benchmarks/summary.py"
-        assert f"{summary.DEMO_BEGIN}\n{summary.demo(name)}\n{summary.DEMO_END}" in text, (
-            "run: python benchmarks/summary.py"
-        )
-    card = summary.CARD.read_text(encoding="utf-8")
-    table = f"{summary.RECIPES_BEGIN}\n{summary.recipes()}\n{summary.RECIPES_END}"
-    assert table in card, "run: python benchmarks/summary.py"
-    verdicts = summary.VERDICTS.read_text(encoding="utf-8")
-    for name, text in summary.verdicts().items():
-        assert "\n".join(summary.marked(name, text)) in verdicts, "run: python benchmarks/summary.py"
-    for name, text in summary.export().items():
-        assert "\n".join(summary.marked(name, text)) in summary.EXPORT.read_text(encoding="utf-8"), name
-    for page, parts in summary.GROWING.items():
-        for name, text in parts().items():
-            assert "\n".join(summary.marked(name, text)) in page.read_text(encoding="utf-8"), name
-    server = summary.SERVER.read_text(encoding="utf-8")
-    assert "\n".join(summary.marked("load", summary.server())) in server, "run: python benchmarks/summary.py"
+TABLES = script("benchmarks/tables.py")
+GENERATED = list(TABLES.parts(TABLES.measured()))
+
+
+def test_every_page_with_marks_is_generated() -> None:
+    marks = {
+        (page.relative_to(ROOT).as_posix(), name)
+        for page in PAGES
+        for name in re.findall(r"<!-- (\w+):begin -->", page.read_text(encoding="utf-8"))
+    }
+    assert marks == {(page, name) for page, name, _ in GENERATED if name}
+
+
+@pytest.mark.parametrize(("page", "name", "text"), GENERATED, ids=[f"{page} {name}" for page, name, _ in GENERATED])
+def test_figures_are_the_measured_ones(page: str, name: str, text: str) -> None:
+    found = (ROOT / page).read_text(encoding="utf-8")
+    assert TABLES.marked(name, text) in found if name else found == text, "run: python -m benchmarks.tables"
+    assert text
+
+
+def test_benchmarks_readme_lists_every_script_and_no_other() -> None:
+    folder = ROOT / "benchmarks"
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    scripts = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(scripts)
 
 
 def test_architecture_names_every_file_and_no_other() -> None:
@@ -107,9 +106,6 @@ def test_architecture_names_every_file_and_no_other() -> None:
     short = {f"tnvision/{name}" for name in named if (SOURCE / "tnvision" / name).is_file() and "/" not in name}
     assert files - named - short == set()
     assert {name for name in named if not (SOURCE / name).is_file() and f"tnvision/{name}" not in short} == set()
-
-
-# ------------------------------------------------------------------------------------------------- names
 
 
 NAMES = sorted(
@@ -136,9 +132,6 @@ def test_resolved_can_fail() -> None:
         resolved("sapatchcore.memory.coreset.no_such_function")
 
 
-# ------------------------------------------------------------------------------------------------- links
-
-
 LINKS = sorted(
     {
         (page.relative_to(ROOT).as_posix(), link)
@@ -160,9 +153,6 @@ def test_relative_links_resolve(page: str, link: str) -> None:
         assert anchor in slugs
 
 
-# ------------------------------------------------------------------------------------------------- twins
-
-
 def test_both_readmes_have_the_same_structure() -> None:
     english, vietnamese = ROOT / "README.md", ROOT / "README.vi.md"
     levels = [re.findall(r"^(#+) ", prose(page), re.MULTILINE) for page in (english, vietnamese)]
@@ -175,9 +165,6 @@ def test_both_readmes_have_the_same_structure() -> None:
         for page in (english, vietnamese)
     ]
     assert links[0] == links[1]
-
-
-# ------------------------------------------------------------------------------------------------- commands
 
 
 def command_line() -> Any:
@@ -225,7 +212,8 @@ def test_the_run_line_and_the_scripts_exist() -> None:
     for page in PAGES:
         for words in commands(page):
             if words[0] == "python":
-                assert (ROOT / words[1]).is_file(), f"{page.name}: {words[1]}"
+                file = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
+                assert (ROOT / file).is_file(), f"{page.name}: {file}"
                 for option, value in itertools.pairwise(words):
                     assert option != "--yaml_config" or (ROOT / value).is_file()
             if words[0] == "make" and (ROOT / "Makefile").is_file():
@@ -246,9 +234,6 @@ def test_python_examples_use_what_exists(code: str) -> None:
             owner = {"detector": SAPatchCore, "result": Result}.get(node.value.id)
             fields = getattr(owner, "__dataclass_fields__", {})
             assert owner is None or hasattr(owner, node.attr) or node.attr in fields
-
-
-# ------------------------------------------------------------------------------------------------- discretion
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

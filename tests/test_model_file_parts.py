@@ -13,8 +13,7 @@ import torch
 from conftest import SMALL, made_images
 
 from sapatchcore import ModelFileError, SAPatchCore, SettingsError
-from sapatchcore.model_file import Stored, read_model, restored, stored_settings, write_model
-from sapatchcore.settings import settings_from
+from sapatchcore.model_file import Stored, load_model_file, read_model, write_model
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +63,19 @@ def test_nothing_in_the_header_grows_with_the_images(stored: Stored, tmp_path: P
 
 
 def test_parts_that_do_not_fit_are_refused_with_a_sentence(stored: Stored, tmp_path: Path) -> None:
-    path, settings, device = tmp_path / "model", settings_from(SMALL), torch.device("cpu")
+    path = tmp_path / "model.safetensors"
     said: dict[str, str] = {}
     for what, model in unfit(stored):
         try:
-            settings_from(stored_settings(path, model))
-            restored(path, model, settings, device)
+            write_model(path, model)
+            load_model_file(path, {"device": "cpu"})
         except (ModelFileError, SettingsError) as error:
             said[what] = str(error)
         else:
             said[what] = "loaded"
     assert [what for what, words in said.items() if words == "loaded" or "\n" in words] == []
-    bank, calibration = restored(path, stored, settings, device)
+    write_model(path, stored)
+    _, _, bank, calibration = load_model_file(path, {"device": "cpu"})
     assert torch.equal(bank.rows, stored.bank)
     assert calibration is not None
 

@@ -21,8 +21,8 @@ from sapatchcore.embed import attention, patches
 from sapatchcore.learning import images
 from sapatchcore.memory import coreset
 from sapatchcore.memory.bank import Bank, Distances
-from sapatchcore.memory.search import exact
-from sapatchcore.score import anomaly_score, explain, regions, threshold, verdict
+from sapatchcore.memory.search import brute_force, exact
+from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
 from sapatchcore.verify import metrics
 
 Patch = pytest.MonkeyPatch
@@ -214,19 +214,21 @@ def far_centres_skipped_too_early(patch: Patch) -> None:
 
 
 def k_off_by_one(patch: Patch) -> None:
-    right = exact._nearest
-    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *excluded: right(q, bank, mean, k + 1, *excluded)[:, 1:])
+    right = brute_force._nearest
+    patch.setattr(
+        brute_force, "_nearest", lambda q, bank, mean, k, *excluded: right(q, bank, mean, k + 1, *excluded)[:, 1:]
+    )
 
 
 def squared_for_plain_distance(patch: Patch) -> None:
-    right = exact._distances
-    patch.setattr(exact, "_distances", lambda *given: right(*given).square())
+    right = brute_force._distances
+    patch.setattr(brute_force, "_distances", lambda *given: right(*given).square())
 
 
 def block_offset_forgotten(patch: Patch) -> None:
-    patch.setattr(exact, "BLOCK", 30)
-    right = exact._nearest
-    patch.setattr(exact, "_nearest", lambda *given: right(*given) % 30)
+    patch.setattr(brute_force, "BLOCK", 30)
+    right = brute_force._nearest
+    patch.setattr(brute_force, "_nearest", lambda *given: right(*given) % 30)
 
 
 def blocks_left_out_too_early(patch: Patch) -> None:
@@ -258,7 +260,7 @@ def neighbourhood_of_the_patch_itself(patch: Patch) -> None:
     """TNVision's form: the k rows nearest to the patch instead of to its match."""
 
     def wrong(self: Bank, patch: torch.Tensor, row: torch.Tensor, k: int, *_: Any) -> torch.Tensor:  # noqa: ARG001
-        return exact.nearest(patch, self.rows, k)[0]
+        return brute_force.nearest(patch, self.rows, k)[0]
 
     patch.setattr(Bank, "around", wrong)
 
@@ -273,12 +275,12 @@ def mean_for_largest(patch: Patch) -> None:
 
 
 def weight_without_one_minus(patch: Patch) -> None:
-    right = anomaly_score.neighbourhood_weight
-    patch.setattr(anomaly_score, "neighbourhood_weight", lambda *given: 1 - right(*given))
+    right = reweighted.neighbourhood_weight
+    patch.setattr(reweighted, "neighbourhood_weight", lambda *given: 1 - right(*given))
 
 
 def overflowing_weight(patch: Patch) -> None:
-    patch.setattr(anomaly_score, "neighbourhood_weight", lambda d, all_d: 1 - d.exp() / all_d.square().exp().sum(1))
+    patch.setattr(reweighted, "neighbourhood_weight", lambda d, all_d: 1 - d.exp() / all_d.square().exp().sum(1))
 
 
 def blur_missing(patch: Patch) -> None:
@@ -315,8 +317,8 @@ def next_image_left_out(patch: Patch) -> None:
 
 def barred_rows_forgotten(patch: Patch) -> None:
     """The groups do not come along to the search."""
-    right, compare = exact._nearest, exact.ExactIndex._compare
-    patch.setattr(exact, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
+    right, compare = brute_force._nearest, exact.ExactIndex._compare
+    patch.setattr(brute_force, "_nearest", lambda q, bank, mean, k, *_: right(q, bank, mean, k))
 
     def wrong(self: exact.ExactIndex, asked: Any, *given: Any) -> None:
         asked.excluded = None

@@ -90,7 +90,7 @@ def inspect_a_shift(address: str, test: Path) -> None:
     good = [(path, "good", 1.0) for path in sorted((test / "good").iterdir())]
     bad = [(path, "defect", 1.0) for kind in KINDS for path in sorted((test / kind).iterdir())[10:18]]
     order = np.random.default_rng(0).permutation(len(good) + len(bad))
-    parts = [(good + bad)[place] for place in order] + [(path, "good", NEARER) for path, _, _ in good]
+    parts = [(good + bad)[index] for index in order] + [(path, "good", NEARER) for path, _, _ in good]
     with httpx.Client(base_url=f"{address}/v1/models/{MODEL}", timeout=60) as client:
         for number, (path, truth, nearer) in enumerate(parts):
             image = ("images", (f"screw_{number:04}.png", png(path, nearer), "image/png"))
@@ -112,7 +112,7 @@ def shoot(page: Page, name: str) -> None:
     print(f"page-{name}.png: {small.width} × {small.height}, {out.tell() / 1000:.0f} kB")
 
 
-def opened(browser: Any, address: str, width: int, height: int, **options: Any) -> Page:
+def open_page(browser: Any, address: str, width: int, height: int, **options: Any) -> Page:
     page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
     page.goto(address)
     page.wait_for_selector("#model option", state="attached")
@@ -132,7 +132,7 @@ def first_shots(browser: Any, address: str, test: Path) -> None:
         *sorted((test / "good").iterdir())[:4],
         *(path for kind in KINDS[:2] for path in sorted((test / kind).iterdir())[:3]),
     ]
-    page = opened(browser, address, 1280, 800, locale="en-GB")
+    page = open_page(browser, address, 1280, 800, locale="en-GB")
     inspected(page, parts)
     page.keyboard.press("End")
     for _ in parts:  # the first rejected one with a region
@@ -142,7 +142,7 @@ def first_shots(browser: Any, address: str, test: Path) -> None:
             break
     page.wait_for_timeout(500)
     shoot(page, "reject")
-    page = opened(browser, address, 1024, 600, locale="vi-VN", color_scheme="dark")
+    page = open_page(browser, address, 1024, 600, locale="vi-VN", color_scheme="dark")
     inspected(page, parts[:4])
     page.keyboard.press("Home")
     page.wait_for_timeout(500)
@@ -151,7 +151,7 @@ def first_shots(browser: Any, address: str, test: Path) -> None:
 
 def later_shots(browser: Any, address: str) -> None:
     """The engineer's views of the shift."""
-    page = opened(browser, address, 1280, 800, locale="en-GB")
+    page = open_page(browser, address, 1280, 800, locale="en-GB")
     page.keyboard.press("r")
     page.wait_for_selector(".counts")
     for _ in range(4):

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sapatchcore.data.images import is_image, read_image, read_mask
-from sapatchcore.data.sources import Progress
+from sapatchcore.data.images import is_image, read_mask
+from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore

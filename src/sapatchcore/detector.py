@@ -19,15 +19,14 @@ from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder, Patches
-from sapatchcore.embed.weights import digest
-from sapatchcore.errors import DataError, ModelFileError, NotFittedError, SettingsError
+from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.learning.calibrate import leave_one_out, separate
-from sapatchcore.learning.images import add_images, remove_image
+from sapatchcore.learning.images import Updatable
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose, projection_of
 from sapatchcore.memory.spill import GrowingRows, Spill
 from sapatchcore.memory.training import TrainingImage, pictured, training_images
-from sapatchcore.model_file import read_model, restored, stored_settings, to_stored, write_model
+from sapatchcore.model_file import load_model_file, to_stored, write_model
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import Calibrated, Calibration
@@ -38,14 +37,11 @@ from sapatchcore.settings import Settings, settings_from
 Float32 = npt.NDArray[np.float32]
 
 
-class SAPatchCore(Calibrated):
+class SAPatchCore(Calibrated, Updatable):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
-    Keyword arguments are the options of ``settings.py``; they are checked when given, and nothing is loaded before
-    ``fit``. ``attention="none"`` is PatchCore: the paper's two models differ in that one line.
-
-    Attributes:
-        settings: all options, read-only. embedder: turns images into patches; it holds the network.
+    Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
+    ``attention="none"`` it is PatchCore. Attributes: ``settings``, read-only; ``embedder``, which holds the network.
 
     Example:
         >>> import numpy as np
@@ -79,9 +75,8 @@ class SAPatchCore(Calibrated):
             calibrate: good images that are not among ``images``, for the thresholds. None: every training image is scored
                 against the bank less its own patches.
 
-        Raises:
-            DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
-            SettingsError: the network or a layer does not exist.
+        Raises DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
+        SettingsError: the network or a layer does not exist.
         """
         settings, embedder = self.settings, self.embedder
         sources, total = as_sources(images, good_images)
@@ -105,22 +100,19 @@ class SAPatchCore(Calibrated):
             owners, cells = coreset.rows // spill.patches_per_image, coreset.rows % spill.patches_per_image
             kept = pictured(training, owners)
             bank = Bank(rows, owners, cells, kept, spill.grid, coreset.radius, search=settings.search)
-            if apart is not None:
-                calibration: Calibration | None = separate(bank, embedder, apart, progress)
-            else:
+            if apart is None:
                 calibration = leave_one_out(bank, spill, settings, range(len(training)), kept, progress)
+            else:
+                calibration = separate(bank, embedder, apart, progress)
         self._bank, self._calibration = bank, calibration
         return self
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
         """Score images; higher = more anomalous.
 
-        Args:
-            images: as for ``fit``; of a folder all images in it and below it.
-            progress: called as ``progress("predict", done, total)``.
+        images: as for ``fit``; of a folder all images in it and below it. progress: as of ``fit``; stage "predict".
 
-        Raises:
-            NotFittedError: before ``fit`` or ``load``. DataError: an image cannot be read, or there is none.
+        Raises NotFittedError before ``fit`` or ``load``; DataError where an image cannot be read, or there is none.
         """
         bank, (sources, total) = self.bank, as_sources(images, all_images)
         scored = (
@@ -134,87 +126,34 @@ class SAPatchCore(Calibrated):
         return gather_result(scored, self.settings, calibration=self._calibration, total=total, progress=progress)
 
     def score(self, batch: Batch) -> Scored:
-        """Score one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does.
+        """As ``predict`` of one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does."""
+        return self._scored(batch, self.embedder.embed(batch))
 
-        The same numbers as ``predict`` gives for a batch of these images. Raises NotFittedError before ``fit`` or ``load``.
-        """
-        bank, patches = self.bank, self.embedder.embed(batch)
-        arrays = score_patches(patches, bank, self.settings)
+    def _scored(self, batch: Batch, patches: Patches) -> Scored:
+        arrays = score_patches(patches, self.bank, self.settings)
         result = gather_result([(batch, arrays)], self.settings, calibration=self._calibration)
-        return Scored(result, patches, bank, self.settings)
+        return Scored(result, patches, self.bank, self.settings)
 
     def embed(self, images: Images) -> Float32:
         """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
         sources, _ = as_sources(images, all_images)
-        found = [
-            patches.rows().unflatten(1, patches.grid).cpu().numpy() for _, patches in self.embedder.patches(sources)
-        ]
+        found = [one.rows().unflatten(1, one.grid).cpu().numpy() for _, one in self.embedder.patches(sources)]
         if not found:
             raise DataError("No image to embed was given. Give at least one.")
         return np.concatenate(found)
-
-    def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
-        """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
-        self._calibration = separate(self.bank, self.embedder, as_sources(images, all_images), progress)
-        return self
 
     def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
         """Each image's verdict with its reasons: the nearest good patches, and where the context was drawn from.
 
         false_reject: as of Result.threshold. most: regions of an image to explain, the highest peaks first.
         """
-        bank, calibration = self.bank, self.calibration
         found = []
         for batch, patches in self.embedder.patches(as_sources(images, all_images)[0]):
-            arrays = score_patches(patches, bank, self.settings)
-            scored = Scored(
-                gather_result([(batch, arrays)], self.settings, calibration=calibration), patches, bank, self.settings
-            )
+            scored = self._scored(batch, patches)
             found += [scored.explain(i, false_reject=false_reject, most=most) for i in range(len(batch.names))]
         if not found:
             raise DataError("No image to explain was given. Give at least one.")
         return found
-
-    def update(
-        self,
-        images: Images,
-        progress: Progress | None = None,
-        *,
-        calibrate: Images | None = None,
-        rescore: bool = True,
-    ) -> Self:
-        """Learn more good images: patches farther from the bank than its covering radius join it.
-
-        Calibration goes on as it was made. Where it came from the training images, the new ones are scored without their
-        own patches. Images of before are scored anew where their files are at hand; where not, their scores stay: the bank
-        grew, so they are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the
-        scores of before without looking for files.
-
-        Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
-        """
-        self._bank, self._calibration = add_images(
-            self.bank,
-            self._calibration,
-            self.embedder,
-            as_sources(images, good_images),
-            apart=None if calibrate is None else as_sources(calibrate, all_images),
-            rescore=rescore,
-            progress=progress,
-        )
-        return self
-
-    def forget(self, image: str | os.PathLike[str], progress: Progress | None = None) -> Self:
-        """Give up what was learned from one training image, by its name in ``provenance``.
-
-        Calibration images that were measured from its patches are scored anew where they can be read; where not, their
-        scores are raised by what they may have grown at most. progress: stage "calibrate".
-
-        Raises DataError where the name is not known, or nothing would be left.
-        """
-        self._bank, self._calibration = remove_image(
-            self.bank, self._calibration, self.embedder, os.fspath(image), progress
-        )
-        return self
 
     @property
     def device(self) -> str:
@@ -222,7 +161,7 @@ class SAPatchCore(Calibrated):
         return self.embedder.network.device.type
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> Bank:  # type: ignore[override]  # read-only, as learning/images.py takes it
         """The memory bank with its provenance. Raises NotFittedError before ``fit`` or ``load``."""
         if self._bank is None:
             raise NotFittedError(
@@ -239,10 +178,9 @@ class SAPatchCore(Calibrated):
 
     @property
     def covering_radius(self) -> float:
-        """Every patch that was learned from lies within this distance of a row of the memory bank, in the projection in
-        which the rows were chosen."""
-        bank = self.bank
-        return bank.radius + bank.loosened
+        """Every patch learned from lies within this distance of a row of the bank, in the projection in which rows were
+        chosen."""
+        return self.bank.radius + self.bank.loosened
 
     @property
     def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -255,48 +193,27 @@ class SAPatchCore(Calibrated):
     ) -> None:
         """Write the model file, whole or not at all.
 
-        include_weights: False leaves the network's weights out (a much smaller file); ``load`` then finds them as
-        ``fit`` did and checks that they are the same. include_thumbnails: False leaves the training images' small pictures
-        out; an explanation then names the nearest good patch without showing it.
+        include_weights: False leaves the network's weights out (a much smaller file); ``load`` then finds them as ``fit`` did and
+        checks that they are the same. include_thumbnails: False leaves out the training images' small pictures in explanations.
 
         Raises NotFittedError before ``fit``; ModelFileError where the file cannot be written.
         """
-        stored = to_stored(
-            self.settings,
-            self.embedder.network,
-            self.bank,
-            self._calibration,
-            include_weights,
-            include_thumbnails,
-        )
-        write_model(Path(path), stored)
+        inside = include_weights, include_thumbnails
+        write_model(Path(path), to_stored(self.settings, self.embedder.network, self.bank, self._calibration, *inside))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """The detector that ``save`` wrote.
 
         options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers``, ``search`` and ``weights`` may differ
-        on this machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; all else is as it was
-        fitted.
+        on this machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; no others.
 
         Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
         out of it, are others now. SettingsError: another option is named. MissingPackageError: search "faiss" without FAISS.
         """
-        stored = read_model(Path(path))
-        local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors", "search"}
-        if fixed := sorted(set(options) - local & set(Settings.model_fields)):
-            raise SettingsError(
-                f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}."
-            )
-        detector = cls(**{**stored_settings(Path(path), stored), "device": "auto", **options})
-        detector.embedder = Embedder(detector.settings, stored.weights)
-        if stored.weights is None and digest(detector.embedder.network.weights) != stored.header.get("weights_sha256"):
-            raise ModelFileError(
-                f"{path} holds no network weights, and those found here ({detector.settings.weights}) are not the ones it was "
-                "fitted with. Name the right file with weights, or save the model with its weights."
-            )
-        device = detector.embedder.network.device
-        detector._bank, detector._calibration = restored(Path(path), stored, detector.settings, device)
+        settings, embedder, bank, calibration = load_model_file(Path(path), options)
+        detector = cls(**settings.model_dump())
+        detector.embedder, detector._bank, detector._calibration = embedder, bank, calibration
         return detector
 
 
@@ -323,10 +240,7 @@ class Scored:
 
 
 # What help() and editors show: every option of settings.py, keyword-only, with its default.
+_OWN = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 SAPatchCore.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    + [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-        for name, field in Settings.model_fields.items()
-    ]
+    [_OWN, *inspect.signature(Settings).parameters.values()]
 )

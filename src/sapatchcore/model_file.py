@@ -13,37 +13,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
 
 from sapatchcore.atomic import atomic_write
-from sapatchcore.data.packed import Files, Sizes, Texts
-from sapatchcore.data.pixels import Size
+from sapatchcore.data.packed import Texts
 from sapatchcore.embed.backbone import Backbone
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.weights import Weights, digest
-from sapatchcore.errors import ModelFileError
+from sapatchcore.errors import ModelFileError, SettingsError
+from sapatchcore.learning.calibrate import (
+    CALIBRATION_NAMES,
+    calibration_from,
+    calibration_header,
+    calibration_tensors,
+)
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.training import TrainingImages
-from sapatchcore.score.calibration import ARRAYS, LEAVE_ONE_OUT, Calibration
-from sapatchcore.settings import Settings
+from sapatchcore.memory.training import NAMES, TrainingImages, files_to_tensors
+from sapatchcore.score.calibration import Calibration
+from sapatchcore.settings import Settings, settings_from
 
 FORMAT, OLDEST = 3, 2
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
-_NAMES, _SIZES, _THUMBNAILS = "training.name", "training.size", "thumbnails"
-_CALIBRATION_NAMES, _CALIBRATION_SIZES = "calibration.name", "calibration.sizes"
-_END = ".end"  # of a tensor that says where each part of another ends
-# Of Calibration's arrays, those of whole numbers: 32 bits in the file, which no bank exceeds.
-_WHOLE = ("images", "rows")
 _TOGETHER = 1024  # rows of the bank that are checked at a time
 
 
@@ -171,9 +170,9 @@ def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def _names_as_tensors(path: Path, header: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Names of images, which format 2 has in its header, as the tensors of format 3; taken out of ``header``."""
     try:
-        tensors = _files_tensors(_NAMES, Texts.of(header.pop("training_images")).files)
+        tensors = files_to_tensors(NAMES, Texts.of(header.pop("training_images")).files)
         if (calibration := header["calibration"]) is not None:
-            tensors |= _files_tensors(_CALIBRATION_NAMES, Texts.of(calibration.pop("names")).files)
+            tensors |= files_to_tensors(CALIBRATION_NAMES, Texts.of(calibration.pop("names")).files)
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"{path} is damaged: its header names no images. Copy it again, or make it anew."
@@ -199,47 +198,41 @@ def to_stored(
         "strides": backbone.strides,
         "grid": bank.grid,
         "covering_radius": {"chosen": bank.radius, "loosened": bank.loosened},
-        "calibration": _calibration_header(calibration),
+        "calibration": calibration_header(calibration),
         "weights_sha256": digest(backbone.weights),
     }
-    more = {**_bank_tensors(bank, include_thumbnails), **_calibration_tensors(calibration)}
+    more = {**TrainingImages.of(bank.training).tensors(include_thumbnails), **calibration_tensors(calibration)}
     weights = backbone.weights if include_weights else None
     return Stored(header, bank.rows, bank.images, bank.cells, weights, more)
 
 
-def _bank_tensors(bank: Bank, thumbnails: bool) -> dict[str, torch.Tensor]:
-    """What the model file holds of the training images. thumbnails: keep their pictures."""
-    training = TrainingImages.of(bank.training)
-    tensors = {**_files_tensors(_NAMES, training.names.files), _SIZES: torch.from_numpy(training.sizes.array)}
-    if thumbnails and training.thumbnails is not None:
-        tensors |= _files_tensors(_THUMBNAILS, training.thumbnails)
-    return tensors
-
-
-def _files_tensors(name: str, files: Files) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(files.content), name + _END: torch.from_numpy(files.ends)}
-
-
-def _files_from(stored: Stored, name: str) -> Files:
-    return Files(stored.more[name].numpy(), stored.more[name + _END].numpy())
-
-
-def stored_settings(path: Path, stored: Stored) -> dict[str, Any]:
-    """The options that the model was fitted with, by name. Raises ModelFileError where the file has none."""
-    options = stored.header.get("settings")
-    if not isinstance(options, dict):
+def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, Embedder, Bank, Calibration | None]:
+    """What ``write_model`` wrote, with the ``options`` that may differ here. Parameters and errors as of SAPatchCore.load."""
+    stored = read_model(path)
+    local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors", "search"}
+    if fixed := sorted(set(options) - local & set(Settings.model_fields)):
+        raise SettingsError(f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}.")
+    fitted = stored.header.get("settings")
+    if not isinstance(fitted, dict):
         raise ModelFileError(f"{path} does not say with which settings it was fitted. Make it anew.")
-    return options
+    settings = settings_from({**fitted, "device": "auto", **options})
+    embedder = Embedder(settings, stored.weights)
+    if stored.weights is None and digest(embedder.network.weights) != stored.header.get("weights_sha256"):
+        raise ModelFileError(
+            f"{path} holds no network weights, and those found here ({settings.weights}) are not the ones it was "
+            "fitted with. Name the right file with weights, or save the model with its weights."
+        )
+    return settings, embedder, *_restored(path, stored, settings, embedder.network.device)
 
 
-def restored(path: Path, stored: Stored, settings: Settings, device: torch.device) -> tuple[Bank, Calibration | None]:
+def _restored(path: Path, stored: Stored, settings: Settings, device: torch.device) -> tuple[Bank, Calibration | None]:
     """The bank, its rows on ``device``, and the calibration, None where ``settings`` score otherwise than it was taken.
 
     Raises ModelFileError where the file's parts do not fit together: its checksum has no key, so anybody can write one that
     fits whatever the file holds.
     """
     try:
-        training = _training_from(stored)
+        training = TrainingImages.from_tensors(stored.more)
         bank = _bank_from(stored, training, device, settings)
         rows, width = bank.rows.shape
         if width != sum(stored.header["channels"]) or not len(bank.images) == len(bank.cells) == rows > 0:
@@ -249,20 +242,12 @@ def restored(path: Path, stored: Stored, settings: Settings, device: torch.devic
         for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
             if int(numbers.min()) < 0 or int(numbers.max()) >= most:
                 raise ValueError("a row that came from no image")
-        return bank, _calibration_from(stored, training, settings)
+        return bank, calibration_from(stored.header["calibration"], stored.more, training, settings)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelFileError(
             f"{path} does not hold what a model of sapatchcore holds ({type(error).__name__}: {reason}). Make it anew."
         ) from None
-
-
-def _training_from(stored: Stored) -> TrainingImages:
-    """The images that were learned from, packed as they are in the file."""
-    pictures = _files_from(stored, _THUMBNAILS) if _THUMBNAILS in stored.more else None
-    training = TrainingImages(Texts(_files_from(stored, _NAMES)), Sizes(stored.more[_SIZES].numpy()), pictures)
-    training.check()
-    return training
 
 
 def _bank_from(stored: Stored, training: TrainingImages, device: torch.device, settings: Settings) -> Bank:
@@ -279,67 +264,3 @@ def _bank_from(stored: Stored, training: TrainingImages, device: torch.device, s
         reach["loosened"],
         settings.search,
     )
-
-
-def _calibration_header(calibration: Calibration | None) -> dict[str, Any] | None:
-    """What the model file's header says of the calibration, JSON-ready."""
-    if calibration is None:
-        return None
-    return {
-        "source": calibration.source,
-        "image_score": calibration.image_score,
-        "neighbors": calibration.neighbors,
-    }
-
-
-def _calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Tensor]:
-    """The calibration's arrays by their names in the model file; none where there is no calibration."""
-    if calibration is None:
-        return {}
-    arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in ARRAYS}
-    arrays |= {name: arrays[name].to(torch.int32) for name in _WHOLE}
-    tensors = {f"calibration.{name}": value for name, value in arrays.items()}
-    if calibration.source == LEAVE_ONE_OUT:  # training images: their names and sizes are in the file
-        return tensors
-    names, sizes = Texts.of(calibration.names), Sizes.of(calibration.sizes)
-    return {
-        **tensors,
-        **_files_tensors(_CALIBRATION_NAMES, names.files),
-        _CALIBRATION_SIZES: torch.from_numpy(sizes.array),
-    }
-
-
-def _calibration_from(stored: Stored, training: TrainingImages, settings: Settings) -> Calibration | None:
-    """The calibration that ``stored`` holds; None where it holds none, or one that ``settings`` score otherwise than."""
-    facts = stored.header["calibration"]
-    if facts is None or facts["image_score"] != settings.image_score:
-        return None
-    if settings.image_score == "reweighted" and facts["neighbors"] != settings.neighbors:
-        return None
-    arrays: dict[str, Any] = {name: stored.more[f"calibration.{name}"].numpy() for name in ARRAYS}
-    arrays |= {name: arrays[name].astype(np.int64) for name in _WHOLE}
-    names, sizes = _calibration_images(stored, facts["source"], arrays["images"], training)
-    return Calibration(
-        source=facts["source"],
-        names=names,
-        sizes=sizes,
-        image_score=facts["image_score"],
-        neighbors=facts["neighbors"],
-        **arrays,
-    )
-
-
-def _calibration_images(
-    stored: Stored, source: str, images: npt.NDArray[Any], training: TrainingImages
-) -> tuple[Sequence[str], Sequence[Size]]:
-    """Names and sizes of the images of a calibration; images: the number of each among the training images."""
-    if source != LEAVE_ONE_OUT:
-        names, sizes = Texts(_files_from(stored, _CALIBRATION_NAMES)), Sizes(stored.more[_CALIBRATION_SIZES].numpy())
-        names.check()
-        sizes.check()
-        return names, sizes
-    if len(images) and int(images.min()) < 0:
-        raise ValueError("scores of an image that was not learned from")
-    if np.array_equal(images, np.arange(len(training))):
-        return training.names, training.sizes
-    return tuple(training.names[i] for i in images), tuple(training.sizes[i] for i in images)

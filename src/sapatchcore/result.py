@@ -20,6 +20,8 @@ from sapatchcore.score.verdict import KindClassifier, Verdict
 from sapatchcore.settings import Settings
 
 _ROUNDING = 1e-5  # of a map's values, relative, at most
+_OF_IMAGES = ("scores", "local_scores", "context_scores")
+_OF_PATCHES = ("patch_scores", "local_patches", "context_patches", "neighbours")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,12 @@ class Result:
 
     def __post_init__(self) -> None:
         n = len(self.paths)
-        for name in ("scores", "local_scores", "context_scores"):
+        for name in _OF_IMAGES:
             value = getattr(self, name)
             if value.shape != (n,) or value.dtype != np.float32:
                 raise ValueError(f"Result.{name} must be ({n},) float32. Got {value.shape} {value.dtype}.")
         grid = self.patch_scores.shape
-        for name in ("patch_scores", "local_patches", "context_patches", "neighbours"):
+        for name in _OF_PATCHES:
             value = getattr(self, name)
             if value.ndim != 3 or value.shape != grid or len(value) != n:
                 raise ValueError(f"Result.{name} must be ({n}, h, w) as the others. Got {value.shape}.")
@@ -104,15 +106,11 @@ class Result:
         return possible_rate(count) if false_reject is None else false_reject
 
     def threshold(self, false_reject: float | None = None) -> float:
-        """The score above which an image is rejected, so that at most ``false_reject`` of good parts are.
-
-        false_reject: as of ``rate``; where it is None and 0.01 cannot be promised, a warning says so. Raises NotFittedError
-        without calibration; SettingsError for a rate that cannot be promised.
-        """
+        """The score above which an image is rejected, so that at most ``false_reject`` of good parts are; see ``Calibrated``."""
         return self._calibrated().threshold(false_reject)
 
     def pixel_threshold(self, false_reject: float | None = None) -> float:
-        """The value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
+        """The map value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
         return self._calibrated().pixel_threshold(false_reject)
 
     def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
@@ -125,12 +123,9 @@ class Result:
     def verdicts(self, false_reject: float | None = None) -> list[Verdict]:
         """What is decided of each image, and of which kind it is; false_reject and errors as of ``threshold``."""
         kinds, limit = KindClassifier(self._calibrated()), self.threshold(false_reject)
-        columns = (
-            *(self.scores, self.p_values, self.local_scores, self.context_scores),
-            *(self.local_patches.max((1, 2)), self.context_patches.max((1, 2))),
-        )
+        parts = self.local_patches.max((1, 2)), self.context_patches.max((1, 2))
         verdicts = []
-        for row in zip(*columns, strict=True):
+        for row in zip(self.scores, self.p_values, self.local_scores, self.context_scores, *parts, strict=True):
             score, p, local, context, most_local, most_context = (float(value) for value in row)
             ratios = kinds.ratios(most_local, most_context)
             kind = kinds.kind(most_local, most_context) if score > limit else ""
@@ -144,8 +139,7 @@ class Result:
 
     def _parts(self, part: Float32) -> Maps:
         return Maps(
-            self.sizes,
-            lambda i: part_map(self.patch_scores[i], part[i], self.sizes[i], self.resize, self.crop),
+            self.sizes, lambda i: part_map(self.patch_scores[i], part[i], self.sizes[i], self.resize, self.crop)
         )
 
 
@@ -160,8 +154,7 @@ def gather_result(
 ) -> Result:
     """One Result of scored batches, whatever scored them.
 
-    scored: each batch with its scores, local and context scores (n,), and patch scores, their two parts and the nearest
-    rows (n, h, w), in this order, as ``score_patches`` gives them. settings: that they were scored with. calibration: what
+    scored: each batch with its arrays in the order of ``score_patches``. settings: that they were scored with. calibration: what
     verdicts are measured against. total: images in all, where that is known; for ``progress(stage, done, total)``.
 
     Raises DataError where there is no image.
@@ -169,36 +162,24 @@ def gather_result(
     names: list[str] = []
     sizes: list[Size] = []
     columns = _Columns(total or 0)
-    for batch, arrays in scored:
-        columns.append(arrays)
+    for batch, some in scored:
+        columns.append(some)
         names += batch.names
         sizes += batch.sizes
         if progress is not None:
             progress(stage, len(names), total)
     if not names:
         raise DataError("No image to score was given. Give at least one.")
-    scores, local, context, whole, local_grid, context_grid, rows = columns.arrays()
-    return Result(
-        paths=tuple(names),
-        scores=scores,
-        local_scores=local,
-        context_scores=context,
-        patch_scores=whole,
-        local_patches=local_grid,
-        context_patches=context_grid,
-        neighbours=rows,
-        sizes=tuple(sizes),
-        resize=settings.resize,
-        crop=settings.crop,
-        calibration=calibration,
-    )
+    arrays: dict[str, Any] = dict(zip((*_OF_IMAGES, *_OF_PATCHES), columns.arrays(), strict=True))
+    arrays |= {"resize": settings.resize, "crop": settings.crop, "calibration": calibration}
+    return Result(paths=tuple(names), sizes=tuple(sizes), **arrays)
 
 
 class _Columns:
     """Arrays of n images that grow by batches, in room that is taken beforehand.
 
-    Were each batch's arrays kept until the end, they would lie between the large ones that come and go with a batch, and the
-    allocator would take fresh memory for those every time: 1.6 MB an image.
+    Kept batch by batch, they would lie between the large arrays that come and go with a batch, and the allocator would take fresh
+    memory for those every time: 1.6 MB an image.
     """
 
     def __init__(self, expected: int) -> None:
@@ -209,10 +190,9 @@ class _Columns:
     def append(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         start, self._used = self._used, self._used + len(arrays[0])
         if not self._arrays or self._used > self._room:
-            self._room = max(self._room, self._used if not self._arrays else 2 * self._used)
-            before = self._arrays or [one[:0] for one in arrays]
-            self._arrays = [np.empty((self._room, *one.shape[1:]), one.dtype) for one in arrays]
-            for new, old in zip(self._arrays, before, strict=True):
+            self._room = max(self._room, 2 * self._used if self._arrays else self._used)
+            before, self._arrays = self._arrays, [np.empty((self._room, *one.shape[1:]), one.dtype) for one in arrays]
+            for new, old in zip(self._arrays, before, strict=bool(before)):
                 new[:start] = old[:start]
         for whole, part in zip(self._arrays, arrays, strict=True):
             whole[start : self._used] = part

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore.data.images import list_images, load_ahead, read_mask, source_name
+from sapatchcore.data.images import list_images, read_mask
+from sapatchcore.data.sources import load_ahead, source_name
 from sapatchcore.errors import DataError, SettingsError
 
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from torchvision import transforms
 
-from sapatchcore.data.images import read_image, read_mask, source_name
+from sapatchcore.data.images import read_mask
 from sapatchcore.data.pixels import crop_box, prepare
+from sapatchcore.data.sources import read_image, source_name
 from sapatchcore.errors import DataError, SettingsError
 
 

@@ -17,8 +17,9 @@ pytest.importorskip("fsspec", reason="fsspec is not installed: install the extra
 import fsspec
 
 from sapatchcore import SAPatchCore
-from sapatchcore.data.images import images_below, list_images, read_image
+from sapatchcore.data.images import images_below, list_images
 from sapatchcore.data.remote import below, is_address, read_bytes
+from sapatchcore.data.sources import read_image
 from sapatchcore.errors import DataError, MissingPackageError, SettingsError
 
 

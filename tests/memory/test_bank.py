@@ -14,7 +14,7 @@ from sapatchcore.embed.patches import Patches, to_patches
 from sapatchcore.memory import bank as module
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.training import TrainingImage
-from sapatchcore.score.anomaly_score import neighbourhood_weight
+from sapatchcore.score.reweighted import distances_around, neighbourhood_weight
 
 
 @pytest.mark.parametrize("rows", [40, 700])  # the index compares with all rows, or uses its boxes
@@ -106,7 +106,7 @@ def test_around_equals_all_differences(rows: int, k: int, excluded: list[int] | 
     away = None if excluded is None else torch.tensor(excluded)
     patch = patches.rows()[:, 7]
     row = bank.compare(patches, away).row[:, 7]
-    found = bank.around(patch, row, k, away)
+    found = distances_around(bank, patch, row, k, away)
     numbers = bank.rows.double().numpy()
     assert found.shape == (5, k)
     for i in range(5):
@@ -122,24 +122,24 @@ def test_around_where_fewer_rows_are_left() -> None:
     bank, patches = made(7, torch.tensor([0, 0, 0, 0, 1, 2, 2]), 3)
     patch = patches.rows()[:3, 7]
     excluded, row, left = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 3]), [3, 6, 5]
-    together = bank.around(patch, row, 9, excluded)
+    together = distances_around(bank, patch, row, 9, excluded)
     assert together.shape == (3, 9)
     assert together.isfinite().sum(1).tolist() == left
     weights = neighbourhood_weight(together[:, 0], together)
     for i, count in enumerate(left):
-        alone = bank.around(patch[i : i + 1], row[i : i + 1], 9, excluded[i : i + 1])
+        alone = distances_around(bank, patch[i : i + 1], row[i : i + 1], 9, excluded[i : i + 1])
         assert torch.equal(alone[0], together[i])
         assert (alone[0, count:] == -torch.inf).all()
-        enough = bank.around(patch[i : i + 1], row[i : i + 1], count, excluded[i : i + 1])
+        enough = distances_around(bank, patch[i : i + 1], row[i : i + 1], count, excluded[i : i + 1])
         assert torch.equal(enough[0], together[i, :count])
         torch.testing.assert_close(weights[i], neighbourhood_weight(enough[:, 0], enough)[0])
-    assert bank.around(patch, row, 9).isfinite().sum(1).tolist() == [7] * 3
+    assert distances_around(bank, patch, row, 9).isfinite().sum(1).tolist() == [7] * 3
 
 
 def test_around_without_a_training_image_to_bar() -> None:
     """Images that were not learned from are numbered −1: all rows count for them, even where one image has them all."""
     bank, patches = made(12, torch.ones(12, dtype=torch.int64), 2)
     patch, row = patches.rows()[:2, 7], torch.tensor([3, 4])
-    found = bank.around(patch, row, 9, torch.tensor([-1, -1]))
+    found = distances_around(bank, patch, row, 9, torch.tensor([-1, -1]))
     assert found.shape == (2, 9)
-    assert torch.equal(found, bank.around(patch, row, 9))
+    assert torch.equal(found, distances_around(bank, patch, row, 9))

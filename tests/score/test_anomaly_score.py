@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore.data.pixels import crop_box
-from sapatchcore.score.anomaly_score import Maps, anomaly_map, axis_operator, part_map, window
+from sapatchcore.score.anomaly_score import Maps, anomaly_map, axis_operator, part_map
+from sapatchcore.score.regions import window
 
 Size = tuple[int, int]
 

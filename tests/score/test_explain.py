@@ -21,9 +21,8 @@ from sapatchcore import DataError, Result, SAPatchCore
 from sapatchcore.data.images import read_thumbnail
 from sapatchcore.data.pixels import prepare
 from sapatchcore.embed.patches import to_patches
-from sapatchcore.score.anomaly_score import window
 from sapatchcore.score.explain import Cause, Explanation, cell_box, cells_under, drawn_from
-from sapatchcore.score.regions import find_regions
+from sapatchcore.score.regions import find_regions, window
 from sapatchcore.settings import settings_from
 
 # --- what the context was drawn from -----------------------------------------------------------------------------------

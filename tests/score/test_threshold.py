@@ -301,7 +301,7 @@ def test_ten_images_cannot_promise_one_percent(fitted: SAPatchCore) -> None:
 
 
 def test_the_benchmark_scores_as_the_detector(images: Callable, small: dict[str, Any]) -> None:
-    benchmark = script("benchmarks/thresholds.py")
+    benchmark = script("benchmarks/core/thresholds.py")
     options = {**small, "coreset_ratio": 0.1, "seed": 0}
     detector = SAPatchCore(**options)
     pool = list(images(12, (80, 64), 3))
@@ -319,12 +319,14 @@ def test_the_benchmark_scores_as_the_detector(images: Callable, small: dict[str,
 def test_the_benchmark_runs_and_its_results_make_the_page(tmp_path: Path) -> None:
     write_dataset(tmp_path / "given", "screws", side=96, train=20, test={"good": 8, "lacking": 1})
     output = tmp_path / "thresholds.json"
-    script("benchmarks/thresholds.py").main(["--quick", "--data", str(tmp_path / "given"), "--output", str(output)])
+    script("benchmarks/core/thresholds.py").main(
+        ["--quick", "--data", str(tmp_path / "given"), "--output", str(output)]
+    )
     text = output.read_text(encoding="utf-8")
     assert str(tmp_path) not in text
     results = json.loads(text)["results"]
     assert {row["set"] for row in results["rates"]} == {"made screws", "given"} == set(results["sets"])
     assert {row["promised"] for row in results["rates"] if row["possible"]} == {0.05, 0.1}
-    page = script("benchmarks/verdict_summary.py").page_of(results)
+    page = script("benchmarks/tables.py").part("docs/verdicts.md", "promise", {"thresholds": json.loads(text)})
     assert "not possible" in page
     assert "| made screws |" in page

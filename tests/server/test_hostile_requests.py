@@ -19,7 +19,7 @@ from scripts import script
 
 from sapatchcore import SAPatchCore
 
-harness, fuzzing = script("benchmarks/load_server.py"), script("benchmarks/load_fuzz.py")
+harness, fuzzing, wire = (script(f"benchmarks/server/{name}.py") for name in ("process", "fuzz", "wire"))
 INSPECT = fuzzing.INSPECT
 GOOD = frozenset({200})
 
@@ -142,6 +142,6 @@ def test_what_the_judge_of_answers_refuses() -> None:
 
 def answered(server: Any, content: bytes) -> tuple[int, Any]:
     """Status and JSON of a raw request."""
-    answer = harness.exchange(server.port, [content])
+    answer = wire.exchange(server.port, content)
     assert answer is not None
     return answer.status, json.loads(answer.body)

@@ -12,7 +12,8 @@ import pytest
 from command import run
 from PIL import Image
 
-from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.data.images import read_mask
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.synth import screws, write

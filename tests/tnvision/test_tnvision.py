@@ -17,7 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.data.images import read_mask
+from sapatchcore.data.sources import read_image
 from sapatchcore.errors import DataError, SAPatchCoreError, SettingsError
 from sapatchcore.tnvision import pictures
 from sapatchcore.tnvision import run as tnvision

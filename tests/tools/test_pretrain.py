@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from scripts import ROOT
 
 FOLDER = str(ROOT / "tools" / "pretrain")
-MODULES = ("camera", "chance", "fields", "made_sets", "objectives", "publish", "recipes", "scenes", "textures", "train")
+MODULES = ("camera", "fields", "made_sets", "objectives", "publish", "recipes", "scenes", "textures", "train")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from chance import normal, plane, uniform
+from scenes import normal, plane, uniform
 from torch.nn.functional import conv2d, grid_sample, pad
 
 

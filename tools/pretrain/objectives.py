@@ -118,8 +118,8 @@ def _contrast(
         # A ResNet's cell i looks at pixel cell · i: kernels are odd and padded by half.
         side = rows.shape[1]
         along = (torch.arange(side, device=rows.device) * cell + 0.5) / (side * cell) * 2 - 1
-        place = torch.stack(torch.meshgrid(along, along, indexing="xy"), -1).flatten(0, 1)
-        found = stand.find(place)
+        centres = torch.stack(torch.meshgrid(along, along, indexing="xy"), -1).flatten(0, 1)
+        found = stand.find(centres)
         seen = found.abs().amax(2) < 1 - 1 / side
         offset = (cell - 1) / (side * cell)  # from looked-at pixels to grid_sample's cells
         second = points[len(points) // 2 :].permute(0, 3, 1, 2)

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from chance import normal, plane, uniform
 from torch.nn.functional import grid_sample, interpolate
 
 DEFECTS = ("none", "scratch", "spot", "stain", "foreign", "moved", "bent", "smeared")
@@ -46,8 +45,8 @@ def draw(
 
     pool: (classes, 3, s, s) uint8, on the generator's device.
     """
-    place = random.device
-    y, x = plane(side, place)
+    device = random.device
+    y, x = plane(side, device)
     images, surfaces = _surface(pool, count, side, random)
     surfaces = surfaces[:, None, None].expand(count, side, side).clone()
     light = uniform((count, 1, 1), 0, 2 * math.pi, random)
@@ -195,3 +194,16 @@ def with_defects(scenes: Scenes, pool: torch.Tensor, random: torch.Generator, sh
     defects = scenes.defects.clone()
     defects[:count] = torch.where(seen, kind, 0)
     return Scenes(torch.cat((after, scenes.images[count:])), scenes.images, scenes.surfaces, defects)
+
+
+def plane(side: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    along = (torch.arange(side, device=device) + 0.5) / side
+    return along[:, None], along[None]
+
+
+def uniform(size: tuple[int, ...], low: float, high: float, random: torch.Generator) -> torch.Tensor:
+    return low + (high - low) * torch.rand(size, generator=random, device=random.device)
+
+
+def normal(size: tuple[int, ...], deviation: float, random: torch.Generator) -> torch.Tensor:
+    return deviation * torch.randn(size, generator=random, device=random.device)

@@ -113,7 +113,7 @@ def train(recipe: Recipe, given: argparse.Namespace) -> None:
             print(f"{step}/{steps}", f"{rate:.0f}/s", {k: round(v, 3) for k, v in shown.items()}, flush=True)
         if step == steps or time.monotonic() - saved > 60 * given.minutes_between_checkpoints:
             content = {name: holder.state_dict() for name, holder in holders.items()}
-            _replace(checkpoint, {**content, "step": step, "run": _run(recipe, given)})
+            _write(checkpoint, {**content, "step": step, "run": _run(recipe, given)})
             saved = time.monotonic()
     weights = {name: value.cpu().contiguous() for name, value in average.state_dict().items()}
     save_file(weights, given.output / "weights.safetensors", {"network": recipe.network})
@@ -125,7 +125,7 @@ def _pool(recipe: Recipe, given: argparse.Namespace) -> torch.Tensor:
     if kept.exists():
         return torch.load(kept, weights_only=True)
     pool = textures.pool(recipe.surfaces, given.seed, recipe.families, os.cpu_count() or 1)
-    _replace(kept, pool)
+    _write(kept, pool)
     return pool
 
 
@@ -150,7 +150,7 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
             old.copy_(new)
 
 
-def _replace(path: Path, content: object) -> None:
+def _write(path: Path, content: object) -> None:
     with atomic_write(path, DataError, lambda error: f"{path} cannot be written: {error.strerror}.") as part:
         torch.save(content, part)
 

@@ -56,7 +56,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Score images with a model file or an exported one, and say which to reject; higher = more anomalous."""
-    from sapatchcore.data.sources import files_of
+    from sapatchcore.data.images import files_of
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 

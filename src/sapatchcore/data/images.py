@@ -1,43 +1,32 @@
-"""Images and masks from a folder to memory: listed in a fixed order, decoded to RGB, read ahead by threads; thumbnails.
-
-An image is (h, w, 3) uint8 RGB as the user has it; ``pixels.py`` says what becomes of each mode.
-"""
+"""Image files and masks of a folder: listed in a fixed order, masks read; thumbnails of images."""
 
 from __future__ import annotations
 
 import io
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.pixels import (
-    UInt8Array,
-    decode,
-    open_image,
-    rgb_from_array,
-    rgb_from_bytes,
-    rgb_from_image,
-    turned,
-)
-from sapatchcore.data.remote import below, is_address, read_bytes
-from sapatchcore.errors import DataError, SettingsError
+from sapatchcore.data.pixels import UInt8Array, open_image
+from sapatchcore.data.remote import below, is_address
+from sapatchcore.errors import DataError
 
+MEDIA_TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # what telephones write: a JPEG with more pictures behind it
+    "BMP": "image/bmp",
+    "DIB": "image/bmp",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 THUMBNAIL_SIDE = 256  # pixels at most: what the network sees by default, so that a patch of 8 pixels can still be told
 THUMBNAIL_QUALITY = 80  # JPEG: 5 to 10 KB each
-
-ImageSource = str | os.PathLike[str] | npt.NDArray[np.generic] | Image.Image
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def is_image(path: Path) -> bool:
@@ -78,36 +67,19 @@ def images_below(folder: str) -> Iterator[str]:
     return (name for name in below(folder) if name.lower().endswith(IMAGE_SUFFIXES))
 
 
-def source_name(source: ImageSource, index: int) -> str:
-    """What messages and results call source number ``index``: its path, or "image 3" for pixels."""
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {index}"
+def files_of(path_or_address: str) -> list[str | Path]:
+    """The image files that a path or an address means: of a folder all in it and below it, else itself."""
+    if is_address(path_or_address):
+        is_file = path_or_address.lower().endswith(IMAGE_SUFFIXES)
+        return [path_or_address] if is_file else list(_listed(path_or_address))
+    path = Path(path_or_address)
+    return list(all_images(path)) if path.is_dir() else [path]
 
 
-def read_image(source: ImageSource, name: str = "") -> UInt8Array:
-    """One image as (h, w, 3) uint8 RGB, contiguous.
-
-    source: the path or address (s3://…) of a PNG, JPEG, BMP, TIFF (first page) or WebP (first frame) file; a Pillow image;
-    or an array (h, w, 3) or (h, w) uint8, which is not copied where it is already what is returned. EXIF
-    orientation is applied to files and Pillow images. name: what messages call a source that has no path.
-
-    Raises DataError for what cannot be read as such an image, with the file's name, size, format and mode,
-    or the array's shape and dtype.
-    """
-    if isinstance(source, np.ndarray):
-        return rgb_from_array(source, name or "An image array")
-    if isinstance(source, Image.Image):
-        name = f"{name or 'A Pillow image'} (mode {source.mode})"
-        decode(source, name)
-        return rgb_from_image(turned(source), name)
-    if isinstance(source, str) and is_address(source):
-        return rgb_from_bytes(read_bytes(source), source)
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        with open_image(path) as image:
-            return rgb_from_image(image, str(path))
-    raise DataError(
-        f"{name or 'An image'} must be a path, an (h, w, 3) uint8 array or a Pillow image. Got {type(source).__name__}."
-    )
+def _listed(address: str) -> list[str]:
+    if not (found := list(images_below(address))):
+        raise DataError(f"{address} holds no image. Allowed: {' '.join(IMAGE_SUFFIXES)}.")
+    return found
 
 
 def read_mask(paths: Sequence[Path], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -156,53 +128,6 @@ def read_thumbnail(content: bytes) -> UInt8Array:
     """(h, w, 3) uint8 of a thumbnail's bytes."""
     with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
-
-
-def load_ahead(
-    sources: Iterable[T], prepare: Callable[[T], R], *, workers: int, ahead: int
-) -> Generator[R, None, None]:
-    """``prepare`` of each source, in order, by ``workers`` threads while the caller works on earlier ones.
-
-    At most ``ahead`` results wait, so memory stays bounded for endless ``sources`` too; these are only ever
-    advanced by the caller's thread. An exception, of ``prepare`` or of ``sources``, is raised at its
-    position in the order. The threads end with the generator: exhausted, failed, closed or interrupted. ``workers=0``
-    uses no threads.
-
-    Raises SettingsError for negative ``workers`` or ``ahead`` below 1.
-    """
-    if workers < 0:
-        raise SettingsError(f"workers must be 0 or more. Got {workers}. Use 0 to read without threads.")
-    if ahead < 1:
-        raise SettingsError(f"ahead must be 1 or more. Got {ahead}. Use about two results a worker.")
-    # A function of its own, so that wrong numbers raise at the call and not at the first result.
-    return _load_ahead(sources, prepare, workers, ahead)
-
-
-def _load_ahead(sources: Iterable[T], prepare: Callable[[T], R], workers: int, ahead: int) -> Generator[R, None, None]:
-    if workers == 0:
-        for source in sources:
-            yield prepare(source)
-        return
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="load-ahead")
-    try:
-        waiting: deque[Future[R]] = deque()
-        remaining = iter(sources)
-        failure: Exception | None = None
-        more = True
-        while more or waiting:
-            while more and len(waiting) <= ahead:  # ahead of them, and the one that is handed out next
-                try:
-                    waiting.append(executor.submit(prepare, next(remaining)))
-                except StopIteration:
-                    more = False
-                except Exception as error:  # kept until the results before it are out
-                    failure, more = error, False
-            if waiting:
-                yield waiting.popleft().result()
-        if failure is not None:
-            raise failure
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _inside_hidden(path: Path, folder: Path) -> bool:

@@ -1,15 +1,11 @@
-"""What a file, an array or a Pillow image holds, as pixels: opening, orientation, 8-bit RGB from any mode, resizing.
+"""What a file or a Pillow image holds, as pixels: opening, orientation, 8-bit RGB from any mode, resizing.
 
-Inspection cameras write 16-bit grey, scanners write CMYK, drawing programs write palettes. Each of them
-becomes (h, w, 3) uint8 RGB here, by scaling its full range, never by clipping or wrapping.
-
-We differ: other implementations call ``Image.open(path).convert("RGB")``, which clips 16-bit grey at 255
-(nearly all white), ignores a camera's EXIF orientation, and lets a truncated file end as an ``OSError``
-without its name.
+We differ: other implementations call ``Image.open(path).convert("RGB")``, which clips 16-bit grey at 255 (nearly all white),
+ignores a camera's EXIF orientation, and lets a truncated file end as an ``OSError`` without its name.
 
 ``prepare`` is the paper's step 1 (SA-PatchCore, section IV, implementation): both sides are resized to 256 (the aspect ratio
 is not kept) with what the authors' code calls Pillow's ANTIALIAS, today LANCZOS; the middle 224×224 is cut out.
-``embed/normalise.py`` does the rest of the step where the network computes.
+``embed/backbone.py`` does the rest of the step where the network computes.
 """
 
 from __future__ import annotations
@@ -25,23 +21,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from sapatchcore.data.conversion import from_floats, from_integers, repeated
 from sapatchcore.errors import DataError, SettingsError
 
 # Only these decoders see a file: others of Pillow (EPS starts Ghostscript) have no place on a line PC.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 FORMATS_IN_WORDS = "PNG, JPEG, BMP, TIFF or WebP"
-MEDIA_TYPES = {
-    "PNG": "image/png",
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # what telephones write: a JPEG with more pictures behind it
-    "BMP": "image/bmp",
-    "DIB": "image/bmp",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-}
 
-UInt8Array = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # (h, w)
+UInt8Array = npt.NDArray[np.uint8]
 
 # catch_warnings changes the whole process: one thread at a time, and only while it reads a header.
 _header_lock = threading.Lock()
@@ -113,22 +101,20 @@ def turned(image: Image.Image) -> Image.Image:
 def rgb_from_image(image: Image.Image, name: str) -> UInt8Array:
     """A decoded Pillow image of any mode as (h, w, 3) uint8 RGB.
 
-    Alpha is dropped and the colour under it kept as stored, as the other implementations do. 16-bit grey is
-    scaled by 1/257 and rounded; of 16 bits per *colour* channel Pillow hands out the upper 8. 32-bit
-    integers within 0..65535 count as 16-bit, floats within 0..1 are scaled by 255. Colour profiles are not
-    applied.
+    Alpha is dropped and the colour under it kept as stored, as the other implementations do. 16-bit grey is scaled by 1/257 and
+    rounded; of 16 bits per *colour* channel Pillow hands out the upper 8. 32-bit integers within 0..65535 count as 16-bit, floats
+    within 0..1 are scaled by 255. Colour profiles are not applied.
 
-    Raises DataError for an empty image, for integers or floats outside these ranges, and for modes that
-    Pillow cannot turn into RGB.
+    Raises DataError for an empty image, for numbers outside these ranges, and for modes that Pillow cannot turn into RGB.
     """
     if 0 in image.size:
         raise DataError(f"{name} has no pixels: it is {image.height}×{image.width}. Give an image of at least 1×1.")
     if image.mode == "RGB":
         return np.array(image)
     if image.mode.startswith("I"):
-        return _repeated(_from_integers(np.asarray(image), name))
+        return repeated(from_integers(np.asarray(image), name))
     if image.mode == "F":
-        return _repeated(_from_floats(np.asarray(image), name))
+        return repeated(from_floats(np.asarray(image), name))
     try:
         if image.mode == "P":
             # A palette with transparent entries must pass through RGBA, else Pillow warns.
@@ -142,22 +128,6 @@ def rgb_from_image(image: Image.Image, name: str) -> UInt8Array:
         raise DataError(
             f"{name} has the mode {image.mode}, which cannot become RGB: {error}. Save it as RGB."
         ) from error
-
-
-def rgb_from_array(array: npt.NDArray[np.generic], name: str) -> UInt8Array:
-    """A uint8 array (h, w, 3) RGB, (h, w) or (h, w, 1) grey as contiguous (h, w, 3); not copied needlessly.
-
-    Raises DataError, with the shape and dtype got and what to do, for every other array.
-    """
-    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
-    colour = array.ndim == 3 and array.shape[2] == 3
-    if array.dtype != np.uint8 or not (grey or colour) or 0 in array.shape:
-        raise DataError(
-            f"{name} must be (h, w, 3) uint8 RGB, or (h, w) uint8 grey, with at least one pixel. "
-            f"Got shape {array.shape}, {array.dtype}.{_array_hint(array)}"
-        )
-    pixels = np.asarray(array, dtype=np.uint8)
-    return np.ascontiguousarray(pixels) if colour else _repeated(pixels.reshape(pixels.shape[:2]))
 
 
 def crop_box(resize: Size, crop: Size | None) -> tuple[int, int, int, int]:
@@ -223,48 +193,3 @@ def open_header(path: Path | str, stream: object, size: int) -> Iterator[Image.I
         raise DataError(f"{path} ({size} bytes) cannot be decoded: {error}. Copy or export it again.") from error
     with image:
         yield image
-
-
-def _repeated(grey: UInt8Array) -> UInt8Array:
-    return np.repeat(grey[:, :, None], 3, axis=2)  # (h, w, 3)
-
-
-def _from_integers(values: npt.NDArray[np.generic], name: str) -> UInt8Array:
-    wide = values.astype(np.int64)
-    low, high = int(wide.min()), int(wide.max())
-    if low < 0 or high > 65535:
-        raise DataError(
-            f"{name} holds 32-bit integers from {low} to {high}; its range is unknown. Allowed: 0 to 65535. "
-            "Scale it to 8 or 16 bits."
-        )
-    # 65535 = 255 · 257; adding 128 rounds to nearest (257 is odd, so there are no ties).
-    return ((wide + 128) // 257).astype(np.uint8)
-
-
-def _from_floats(values: npt.NDArray[np.generic], name: str) -> UInt8Array:
-    floats = values.astype(np.float64)
-    if not np.isfinite(floats).all():
-        raise DataError(f"{name} holds NaN or infinite values. Replace them, then scale the image to 0..1.")
-    low, high = float(floats.min()), float(floats.max())
-    if low < 0 or high > 1:
-        raise DataError(f"{name} holds floats from {low:g} to {high:g}. Allowed: 0 to 1. Scale it to 0..1.")
-    return np.rint(floats * 255).astype(np.uint8)
-
-
-def _array_hint(array: npt.NDArray[np.generic]) -> str:
-    shape = array.shape
-    if array.ndim == 4:
-        return " Give the images one by one, in a list."
-    if array.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
-        return " Channels come last here: use array.transpose(1, 2, 0)."
-    if array.ndim == 3 and shape[2] == 4:
-        return " Drop the alpha channel: array[:, :, :3]."
-    if array.dtype == np.bool_:
-        return " Use array.astype(np.uint8) * 255."
-    if array.dtype == np.uint16:
-        return " Scale it to 8 bits: np.round(array / 257).astype(np.uint8)."
-    if np.issubdtype(array.dtype, np.floating):
-        if np.isnan(array).any():
-            return " It holds NaN: replace these values, then scale it to 0..255 and use astype(np.uint8)."
-        return " Scale it to 0..255 and use np.round(array).astype(np.uint8)."
-    return ""

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from sapatchcore.data.images import ImageSource
-from sapatchcore.data.sources import Batch, read_batches
+from sapatchcore.data.sources import Batch, ImageSource, read_batches
 from sapatchcore.embed.attention import self_attention
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.network import GIVEN, choose_device
@@ -43,11 +42,6 @@ class Patches:
     def rows(self) -> torch.Tensor:
         """(n, p, c2 + c3) float32: the patches as the paper has them."""
         return torch.cat((self.local, self.context[:, self.cell]), dim=2)
-
-    def row(self, patch: torch.Tensor) -> torch.Tensor:
-        """(n, c2 + c3) float32: one patch (n,) int64 of each image."""
-        image = torch.arange(len(patch), device=patch.device)
-        return torch.cat((self.local[image, patch], self.context[image, self.cell[patch]]), dim=1)
 
     def split(self, images: int) -> list[Patches]:
         """The same patches, up to ``images`` images at a time."""

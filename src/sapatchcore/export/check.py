@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sapatchcore.data.images import all_images, read_image, read_thumbnail
+from sapatchcore.data.images import all_images, read_thumbnail
 from sapatchcore.data.pixels import UInt8Array, prepare
-from sapatchcore.data.sources import Batch, Progress
+from sapatchcore.data.sources import Batch, Progress, read_image
 from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import ModelFileError
 from sapatchcore.export.metadata import GRIDS, SCORES

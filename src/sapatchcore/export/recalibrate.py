@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sapatchcore.data.images import read_image, read_thumbnail
+from sapatchcore.data.images import read_thumbnail
 from sapatchcore.data.pixels import UInt8Array
-from sapatchcore.data.sources import Batch, Progress
+from sapatchcore.data.sources import Batch, Progress, read_image
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError
 from sapatchcore.export.graph import EMBEDDING, Graph

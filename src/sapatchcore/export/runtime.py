@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.images import ImageSource, all_images, load_ahead, read_image, source_name
-from sapatchcore.data.sources import Batch, Images, Progress, as_sources
+from sapatchcore.data.images import all_images
+from sapatchcore.data.sources import (
+    Batch,
+    Images,
+    ImageSource,
+    Progress,
+    as_sources,
+    load_ahead,
+    read_image,
+    source_name,
+)
 from sapatchcore.errors import DataError, ModelFileError, SettingsError
 from sapatchcore.export.checksum import check_seal
 from sapatchcore.export.metadata import GRIDS, SCORES, SUFFIXES, calibration_from, files_of, read_facts, without_arrays

@@ -7,20 +7,24 @@ of this in the random projection in which the bank was chosen: there the radius 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
 
-from sapatchcore.data.sources import Progress, Sources
+from sapatchcore.data.images import all_images
+from sapatchcore.data.sources import Images, Progress, Sources, as_sources
+from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import DataError
 from sapatchcore.learning.calibrate import leave_one_out, rescored, separate
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, projection_of
-from sapatchcore.memory.search.exact import nearest
+from sapatchcore.memory.search.brute_force import nearest
 from sapatchcore.memory.spill import Spill
 from sapatchcore.memory.training import TrainingImage, pictured, training_images
 from sapatchcore.score.calibration import (
@@ -34,6 +38,61 @@ from sapatchcore.score.calibration import (
     upper_bounds,
 )
 from sapatchcore.settings import Settings
+
+
+class Updatable:
+    """What a detector can go on learning with: ``calibrate``, ``update`` and ``forget``."""
+
+    embedder: Embedder
+    bank: Bank
+    _bank: Bank | None
+    _calibration: Calibration | None
+
+    def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
+        """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
+        self._calibration = separate(self.bank, self.embedder, as_sources(images, all_images), progress)
+        return self
+
+    def update(
+        self,
+        images: Images,
+        progress: Progress | None = None,
+        *,
+        calibrate: Images | None = None,
+        rescore: bool = True,
+    ) -> Self:
+        """Learn more good images: patches farther from the bank than its covering radius join it.
+
+        Calibration goes on as it was made. Where it came from the training images, the new ones are scored without their
+        own patches. Images of before are scored anew where their files are at hand; where not, their scores stay: the bank
+        grew, so they are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the
+        scores of before without looking for files.
+
+        Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
+        """
+        self._bank, self._calibration = add_images(
+            self.bank,
+            self._calibration,
+            self.embedder,
+            as_sources(images, good_images),
+            apart=None if calibrate is None else as_sources(calibrate, all_images),
+            rescore=rescore,
+            progress=progress,
+        )
+        return self
+
+    def forget(self, image: str | os.PathLike[str], progress: Progress | None = None) -> Self:
+        """Give up what was learned from one training image, by its name in ``provenance``.
+
+        Calibration images that were measured from its patches are scored anew where they can be read; where not, their
+        scores are raised by what they may have grown at most. progress: stage "calibrate".
+
+        Raises DataError where the name is not known, or nothing would be left.
+        """
+        self._bank, self._calibration = remove_image(
+            self.bank, self._calibration, self.embedder, os.fspath(image), progress
+        )
+        return self
 
 
 def add_images(

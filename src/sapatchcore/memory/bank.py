@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import torch
 
 from sapatchcore.embed.patches import Patches
-from sapatchcore.memory.search.exact import LEAF, ExactIndex, nearest
+from sapatchcore.memory.search.exact import ExactIndex
+from sapatchcore.memory.search.leaves import LEAF
 from sapatchcore.memory.training import TrainingImage
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
@@ -70,16 +71,16 @@ class Bank:
         """(m,) int64: ``images`` where the rows are."""
         return self.images.to(self.rows.device)
 
-    @property
-    def fewest_left(self) -> int:
-        """The rows that are left when the training image with the most of them is left out."""
-        return len(self.rows) - int(self._owners[1].max())
-
     @cached_property
-    def _owners(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def owners(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The training images that rows came from, sorted, and how many rows of each: few, however many images there are."""
         owners, counts = self.images.unique(return_counts=True)
         return owners, counts
+
+    @property
+    def fewest_left(self) -> int:
+        """The rows that are left when the training image with the most of them is left out."""
+        return len(self.rows) - int(self.owners[1].max())
 
     @torch.inference_mode()
     def compare(self, patches: Patches, excluded: torch.Tensor | None = None) -> Distances:
@@ -100,28 +101,6 @@ class Bank:
             done += len(rows)
         columns = [torch.cat(column).reshape(-1, per_image) for column in zip(*parts, strict=True)]
         return Distances(*columns)
-
-    @torch.inference_mode()
-    def around(
-        self, patch: torch.Tensor, row: torch.Tensor, k: int, excluded: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """(n, k) distances from each patch (n, d) to the k rows nearest to *row* (n,), the row itself among them.
-
-        excluded: as in ``compare``. Where fewer rows are left, the last distances are -inf, which weigh nothing.
-        """
-        own = torch.zeros(len(patch), dtype=torch.int64)
-        if excluded is not None:
-            owners, counts = self._owners
-            at = torch.searchsorted(owners, excluded.cpu()).clamp(max=len(owners) - 1)
-            own = torch.where(owners[at] == excluded.cpu(), counts[at], 0)
-        there = (len(self.rows) - own).clamp(max=k)  # (n,)
-        out = patch.new_full((len(patch), k), -torch.inf)
-        for count in there.unique().tolist():
-            chosen = (there == count).nonzero().squeeze(1).to(patch.device)
-            away = None if excluded is None else excluded.to(patch.device)[chosen]
-            _, neighbours = nearest(self.rows[row[chosen]], self.rows, count, away, self.groups)
-            out[chosen, :count] = (patch[chosen, None] - self.rows[neighbours]).square().sum(2).sqrt()
-        return out
 
 
 @dataclass(frozen=True)

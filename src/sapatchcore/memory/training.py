@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,10 @@ from sapatchcore.data.images import thumbnail
 from sapatchcore.data.packed import Files, Packed, Sizes, Texts
 from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch
+
+# Names of tensors in the model file.
+NAMES, _SIZES, _THUMBNAILS = "training.name", "training.size", "thumbnails"
+_END = ".end"  # of a tensor that says where each part of another ends
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,21 @@ class TrainingImages(Packed[TrainingImage]):
         picture = b"" if self.thumbnails is None else self.thumbnails[index]
         return TrainingImage(self.names[index], self.sizes[index], picture)
 
+    def tensors(self, thumbnails: bool) -> dict[str, torch.Tensor]:
+        """What the model file holds of them. thumbnails: their pictures among it."""
+        tensors = {**files_to_tensors(NAMES, self.names.files), _SIZES: torch.from_numpy(self.sizes.array)}
+        if thumbnails and self.thumbnails is not None:
+            tensors |= files_to_tensors(_THUMBNAILS, self.thumbnails)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TrainingImages:
+        """From what ``tensors`` gave. Raises KeyError, ValueError where something is missing or does not fit together."""
+        pictures = files_from_tensors(_THUMBNAILS, tensors) if _THUMBNAILS in tensors else None
+        images = cls(Texts(files_from_tensors(NAMES, tensors)), Sizes(tensors[_SIZES].numpy()), pictures)
+        images.check()
+        return images
+
     def check(self) -> None:
         """Raises ValueError where the parts do not fit together."""
         parts = (self.names, self.sizes, *(() if self.thumbnails is None else (self.thumbnails,)))
@@ -59,6 +78,16 @@ class TrainingImages(Packed[TrainingImage]):
             part.check()
         if len({len(part) for part in parts}) != 1:
             raise ValueError(f"names, sizes and pictures of {', '.join(str(len(part)) for part in parts)} images")
+
+
+def files_to_tensors(name: str, files: Files) -> dict[str, torch.Tensor]:
+    """The items' bytes one after another, and where each ends."""
+    return {name: torch.from_numpy(files.content), name + _END: torch.from_numpy(files.ends)}
+
+
+def files_from_tensors(name: str, tensors: Mapping[str, torch.Tensor]) -> Files:
+    """From what ``files_to_tensors`` gave."""
+    return Files(tensors[name].numpy(), tensors[name + _END].numpy())
 
 
 def training_images(batch: Batch) -> list[TrainingImage]:

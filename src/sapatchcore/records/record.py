@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin, get_type_hints
 
-from sapatchcore.data.pixels import MEDIA_TYPES, UInt8Array, open_header, rgb_from_bytes
+from sapatchcore.data.images import MEDIA_TYPES
+from sapatchcore.data.pixels import UInt8Array, open_header, rgb_from_bytes
 from sapatchcore.errors import SettingsError, did_you_mean
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sapatchcore.data.images import IMAGE_SUFFIXES, ImageSource, all_images, images_below
+from sapatchcore.data.images import IMAGE_SUFFIXES, all_images, images_below
 from sapatchcore.data.packed import Texts
 from sapatchcore.data.remote import is_address
-from sapatchcore.data.sources import as_sources
+from sapatchcore.data.sources import ImageSource, as_sources
 from sapatchcore.datasets.folders import training_images, validation_images
 from sapatchcore.errors import DataError
 from sapatchcore.scale.parts import list_images

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.images import load_ahead, read_image
-from sapatchcore.data.sources import groups
+from sapatchcore.data.sources import groups, load_ahead, read_image
 from sapatchcore.errors import DataError, SAPatchCoreError
 from sapatchcore.open_model import open_model
 from sapatchcore.result import Result

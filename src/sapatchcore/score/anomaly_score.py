@@ -1,13 +1,6 @@
 """From distances to scores: one an image (paper step 8) and a map at the image's own size (step 9).
 
-Image score (Roth et al. 2022, equations 6 and 7):
-
-    m*_test, m* = the patch with the largest score and its nearest patch of the bank;   s* = |m*_test − m*|
-    "max":         s = s*                                                     (the authors of SA-PatchCore)
-    "reweighted":  s = (1 − exp(s*) / Σ_{m ∈ N_b(m*)} exp|m*_test − m|) · s*
-
-N_b(m*) are the b patches of the bank nearest to *m\\**, itself among them, as in Roth et al. TNVision sums over the b
-patches nearest to *m\\*_test* instead; where bank patches lie close together the two sets, and so the scores, are alike.
+The image score is the largest patch score, as the authors of SA-PatchCore have it ("max"); ``reweighted.py`` has Roth et al.'s.
 
 Anomaly map: the patch scores go bilinearly to the size of what the network saw, are blurred by a Gaussian of sigma 4 there, and
 go bilinearly on to the image's own size. All three are linear and act on rows and columns separately, so the whole step is one
@@ -15,15 +8,14 @@ small matrix on either side of the grid: map = R · scores · Cᵀ. Outside the 
 there. We differ: the authors stop at the cropped size; their blur is SciPy's, which mirrors the border's pixels with the
 border's own one twice; ours is kornia's ("reflect", once).
 
-The squared parts go the same way, and share out each pixel's score in their ratio: map² = local² + context² exactly.
-
-Importing this needs no PyTorch: exported models draw their maps with it.
+The squared parts go the same way, and share out each pixel's score in their ratio: map² = local² + context² exactly. Importing
+this needs no PyTorch: exported models draw their maps with it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, overload
 
@@ -31,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.data.pixels import Size, crop_box
-from sapatchcore.errors import SettingsError
 from sapatchcore.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,18 +50,14 @@ def score_patches(
 
     Raises SettingsError for image_score "reweighted" with a bank of one patch.
     """
-    if settings.image_score == "reweighted" and len(bank.rows) == 1:
-        raise SettingsError(
-            "image_score 'reweighted' needs a memory bank of 2 or more patches. Got 1: every image's score would be 0. "
-            "Use a larger coreset_ratio, or image_score max."
-        )
     distances = bank.compare(patches, excluded)  # step 7: the nearest patch of the bank
     scores, worst = largest(distances.whole)  # step 8: the image score is the largest patch score,
     local, context, row = (grid.gather(1, worst[:, None])[:, 0] for grid in distances.parts)
     parts = [scores, local, context]
     if settings.image_score == "reweighted":  # or that, weighted by how crowded the bank is around its match
-        around = bank.around(patches.row(worst), row, settings.neighbors, excluded)
-        weight = neighbourhood_weight(scores, around)
+        from sapatchcore.score.reweighted import weights
+
+        weight = weights(scores, patches, worst, row, bank, settings.neighbors, excluded)
         parts = [part * weight for part in parts]
     grids = (distances.whole, *distances.parts)
     return tuple(value.cpu().numpy() for value in (*parts, *(grid.unflatten(1, patches.grid) for grid in grids)))
@@ -80,19 +67,6 @@ def largest(patch_scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, p) → the largest score of each image and which patch has it, (n,) each; the first one of equals."""
     top = patch_scores.amax(1)
     return top, (patch_scores == top[:, None]).int().argmax(1)
-
-
-def neighbourhood_weight(distance: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
-    """The factor of "reweighted", in [0, 1).
-
-    Args:
-        distance: (n,) s*, from m*_test to m*.
-        distances: (n, b) from m*_test to the patches of N_b(m*), m* itself among them.
-
-    Returns:
-        (n,) float32. Computed as a softmax, so that large distances do not overflow.
-    """
-    return 1 - (distances - distance[:, None]).logsumexp(dim=1).neg().exp().clamp(max=1)
 
 
 @lru_cache(maxsize=64)
@@ -125,16 +99,6 @@ def _between(rows: Float64, positions: Float64) -> Float64:
     share = (positions - lower)[:, None]
     found: Float64 = rows[lower] * (1 - share) + rows[np.minimum(lower + 1, len(rows) - 1)] * share
     return found
-
-
-def window(size: Size, resize: Size, crop: Size | None) -> tuple[slice, slice]:
-    """The part of an image of ``size`` (h, w) that the network sees: rows and columns."""
-    top, left, height, width = crop_box(resize, crop)
-    slices = []
-    for pixels, resized, start, cropped in zip(size, resize, (top, left), (height, width), strict=True):
-        seen = np.flatnonzero(axis_operator(1, resized, start, cropped, pixels)[:, 0])
-        slices.append(slice(int(seen[0]), int(seen[-1]) + 1))
-    return slices[0], slices[1]
 
 
 def anomaly_map(scores: Float32, size: Size, resize: Size, crop: Size | None) -> Float32:
@@ -184,6 +148,3 @@ class Maps(Sequence[Float32]):
     def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
         positions = range(len(self))[index]
         return self._compute(positions) if isinstance(positions, int) else [self._compute(place) for place in positions]
-
-    def __iter__(self) -> Iterator[Float32]:
-        return (self._compute(place) for place in range(len(self)))

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.data.pixels import Size, crop_box
+from sapatchcore.score.anomaly_score import axis_operator
+
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -121,3 +124,13 @@ def _regions_of(starts: Int64, ends: Int64, stride: int) -> Int64:
             root = nearer
     numbers: Int64 = np.cumsum(root == runs)[root]
     return numbers
+
+
+def window(size: Size, resize: Size, crop: Size | None) -> tuple[slice, slice]:
+    """The part of an image of ``size`` (h, w) that the network sees: rows and columns."""
+    top, left, height, width = crop_box(resize, crop)
+    slices = []
+    for pixels, resized, start, cropped in zip(size, resize, (top, left), (height, width), strict=True):
+        seen = np.flatnonzero(axis_operator(1, resized, start, cropped, pixels)[:, 0])
+        slices.append(slice(int(seen[0]), int(seen[-1]) + 1))
+    return slices[0], slices[1]

@@ -13,7 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from sapatchcore.data.pixels import MEDIA_TYPES
+from sapatchcore.data.images import MEDIA_TYPES
 from sapatchcore.errors import DataError
 from sapatchcore.records.record import Filter, Kind, Record
 from sapatchcore.server.middleware import Refused

@@ -16,7 +16,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from sapatchcore.data.pixels import FORMATS_IN_WORDS, MEDIA_TYPES, open_header
+from sapatchcore.data.images import MEDIA_TYPES
+from sapatchcore.data.pixels import FORMATS_IN_WORDS, open_header
 from sapatchcore.errors import DataError
 from sapatchcore.server.middleware import Refused, Ticket
 

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from sapatchcore.atomic import atomic_write
-from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.data.images import read_mask
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result

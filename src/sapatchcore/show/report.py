@@ -15,8 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sapatchcore.data.images import read_image
-from sapatchcore.data.sources import Progress
+from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.score.calibration import LEAVE_ONE_OUT

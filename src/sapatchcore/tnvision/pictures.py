@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.images import read_image, read_mask
+from sapatchcore.data.images import read_mask
 from sapatchcore.data.pixels import prepare
+from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.result import Result
 from sapatchcore.tnvision.config import Config

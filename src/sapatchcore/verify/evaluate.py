@@ -21,7 +21,7 @@ from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
-from sapatchcore.score.anomaly_score import window
+from sapatchcore.score.regions import window
 from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics

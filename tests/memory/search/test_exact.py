@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import SettingsError
-from sapatchcore.memory.search import exact
-from sapatchcore.memory.search.exact import ExactIndex, nearest
+from sapatchcore.memory.search import brute_force, exact
+from sapatchcore.memory.search.brute_force import nearest
+from sapatchcore.memory.search.exact import ExactIndex
 
 # --- nearest -----------------------------------------------------------------------------------------------------------
 
@@ -38,8 +39,8 @@ def test_nearest_for_every_kind_of_bank(kind: str, where: str) -> None:
 @pytest.mark.parametrize("block", [1, 3, 50, 199, 200, 201])
 @pytest.mark.parametrize("at_a_time", [1, 7, 90])
 def test_blocks_do_not_show(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "BLOCK", block)
-    monkeypatch.setattr(exact, "QUERIES", at_a_time)
+    monkeypatch.setattr(brute_force, "BLOCK", block)
+    monkeypatch.setattr(brute_force, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
     checks.check_nearest(queries_of(bank, "near"), bank, 5)
 
@@ -79,7 +80,7 @@ def test_wrong_k(rows: int, k: int, most: int) -> None:
 )
 def test_nearest_for_any_shape(m: int, q: int, d: int, kind: str, block: int, seed: int, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "BLOCK", block)
+        patch.setattr(brute_force, "BLOCK", block)
         bank = bank_of(kind, m, max(d, 3), seed)
         queries = bank_of("random", q, max(d, 3), seed + 1)
         checks.check_nearest(queries, bank, data.draw(st.integers(1, min(9, m))))
@@ -124,7 +125,7 @@ def test_index_with_fewer_dimensions_than_axes(d: int) -> None:
 def test_index_takes_queries_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
     queries = queries_of(bank, "near")
-    monkeypatch.setattr(exact, "QUERIES", at_a_time)
+    monkeypatch.setattr(brute_force, "QUERIES", at_a_time)
     checks.check_index(queries, bank)
 
 
@@ -205,8 +206,8 @@ def test_nearest_without_a_group_for_every_kind_of_bank(kind: str, groups: str) 
 @pytest.mark.parametrize("at_a_time", [1, 7, 90])
 def test_blocks_do_not_show_without_a_group(block: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole blocks can be excluded: the groups are runs of the bank."""
-    monkeypatch.setattr(exact, "BLOCK", block)
-    monkeypatch.setattr(exact, "QUERIES", at_a_time)
+    monkeypatch.setattr(brute_force, "BLOCK", block)
+    monkeypatch.setattr(brute_force, "QUERIES", at_a_time)
     bank = bank_of("clustered", 200, 6)
     checks.check_nearest_excluded(queries_of(bank, "near"), bank, 5, torch.arange(90) % 4, torch.arange(200) // 50)
 
@@ -280,7 +281,7 @@ def test_a_whole_block_is_excluded(many: int) -> None:
 @pytest.mark.parametrize("at_a_time", [1, 13, 90])
 def test_index_takes_queries_and_their_groups_in_parts(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of("clustered", 700, 12)
-    monkeypatch.setattr(exact, "QUERIES", at_a_time)
+    monkeypatch.setattr(brute_force, "QUERIES", at_a_time)
     checks.check_index_excluded(
         queries_of(bank, "in the bank"), bank, torch.arange(90) % 5, groups_of("at random", bank)
     )
@@ -309,7 +310,7 @@ def test_any_groups(
     excluded = torch.from_numpy(rng.integers(0, count, len(queries)) ** 2)
     left = m - int(groups.bincount().max())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "BLOCK", block)
+        patch.setattr(brute_force, "BLOCK", block)
         checks.check_nearest_excluded(queries, bank, data.draw(st.integers(1, min(9, left))), excluded, groups)
     checks.check_index_excluded(queries, bank, excluded, groups)
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from sapatchcore.errors import MissingPackageError, install
-from sapatchcore.memory.search.exact import axes_of, coordinates
+from sapatchcore.memory.search.exact import coordinates
+from sapatchcore.memory.search.leaves import axes_of
 from sapatchcore.memory.search.quantised import QuantisedIndex
 
 AXES = 64

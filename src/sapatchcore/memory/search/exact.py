@@ -1,12 +1,8 @@
-"""The nearest patches of the memory bank, exactly (paper step 7).
+"""The nearest patch of the memory bank, exactly, with most comparisons left out (paper step 7).
 
-:func:`nearest` compares every query with every row, a block of the bank at a time, never storing the whole matrix.
-:class:`ExactIndex` finds the same single nearest row and leaves most comparisons out: a bounding box around rows that lie close
-together (a leaf), when it is farther away than the nearest row found so far, cannot hold a nearer one. A box lies along the
-bank's first principal axes and one more for the length of what these leave out. That map shrinks distances, never stretches
-them, so the distance to a box is a lower bound for every row in it.
-
-Both can leave rows out by their *group*, so that a training image is compared with the bank without its own patches.
+A bounding box around rows that lie close together (a leaf), when it is farther away than the nearest row found so far, cannot
+hold a nearer one. A box lies along the bank's first principal axes and one more for the length of what these leave out. That
+map shrinks distances, never stretches them, so the distance to a box is a lower bound for every row in it.
 """
 
 from __future__ import annotations
@@ -15,88 +11,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from sapatchcore.errors import SettingsError
+from sapatchcore.memory.search.brute_force import QUERIES, nearest
+from sapatchcore.memory.search.leaves import LEAF, axes_of, leaves_of
 
-MOST_NEIGHBOURS = 9
-BLOCK = 4096  # rows of the bank in one matrix product of ``nearest``
-QUERIES = 8192  # queries at a time
 MOST = 0.6  # share of the queries above which a leaf meets all of them: to pick most of them out costs more
-LEAF = 64  # rows of the bank under one box
-AXES = 16  # principal axes of a box
-SAMPLE = 20_000  # rows that the axes are found from, evenly over the bank
 ROWS = 4096  # rows whose coordinates are taken at a time
 BOXES = 16  # boxes that queries are held against at a time
 FAN = 16  # leaves under one outer box
 CENTRES = 4096  # leaves whose centres are compared at a time
 _SLACK = 1e-5  # of the squared norms: above float32's rounding in bounds and products
-
-
-@torch.inference_mode()
-def nearest(
-    queries: torch.Tensor,
-    bank: torch.Tensor,
-    k: int = 1,
-    excluded: torch.Tensor | None = None,
-    groups: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k nearest rows of ``bank`` for each query, nearest first, exactly.
-
-    Args:
-        queries: (q, d) float32. bank: (m, d) float32 on the same device.
-        k: 1 to 9, at most m; where groups are excluded, at most the rows that are left for every query.
-        excluded: (q,) int64, the group whose rows do not count for a query. groups: (m,) int64, of the rows; with ``excluded``.
-
-    Returns:
-        distances (q, k) float32, Euclidean, from the differences themselves (a row of the bank has distance 0), and
-        indices (q, k) int64.
-
-    Raises:
-        SettingsError: ``k`` is outside its range.
-    """
-    most = min(MOST_NEIGHBOURS, len(bank))
-    if not 1 <= k <= most:
-        raise SettingsError(f"k must be in 1 to {most} for a memory bank of {len(bank)} patches. Got {k}.")
-    mean = bank.mean(0)
-    found = torch.cat([_nearest(rows - mean, bank, mean, k, out, groups) for rows, out in _parts(queries, excluded)])
-    distances = _distances(queries, bank, found)
-    distances, order = distances.sort(dim=1, stable=True)  # the products' rounding may have swapped near-ties
-    return distances, found.gather(1, order)
-
-
-def _parts(queries: torch.Tensor, excluded: torch.Tensor | None) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    parts = queries.split(QUERIES)
-    return zip(parts, [None] * len(parts) if excluded is None else excluded.split(QUERIES), strict=True)
-
-
-def _nearest(
-    queries: torch.Tensor,
-    bank: torch.Tensor,
-    mean: torch.Tensor,
-    k: int,
-    excluded: torch.Tensor | None = None,
-    groups: torch.Tensor | None = None,
-) -> torch.Tensor:
-    best = queries.new_full((len(queries), k), torch.inf)
-    found = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), BLOCK):
-        rows = bank[start : start + BLOCK] - mean
-        # |q − b|² without |q|², which does not change the order.
-        squared = torch.addmm(rows.square().sum(1), queries, rows.T, alpha=-2)
-        if excluded is not None and groups is not None:
-            squared.masked_fill_(groups[start : start + BLOCK] == excluded[:, None], torch.inf)
-        values, indices = squared.topk(min(k, len(rows)), dim=1, largest=False)
-        best, order = torch.cat((best, values), dim=1).topk(k, dim=1, largest=False)
-        found = torch.cat((found, indices + start), dim=1).gather(1, order)
-    return found
-
-
-def _distances(queries: torch.Tensor, bank: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """(q, k) Euclidean distances to the rows ``found``, from the differences."""
-    columns = []
-    for column in found.unbind(1):
-        parts = zip(queries.split(QUERIES), column.split(QUERIES), strict=True)
-        columns.append(torch.cat([(q - bank[i]).square_().sum(1).sqrt_() for q, i in parts]))
-    return torch.stack(columns, dim=1)
 
 
 class ExactIndex:
@@ -132,7 +55,9 @@ class ExactIndex:
         """
         if not self._boxed:
             return nearest(queries, self.bank, 1, excluded, self._groups)[1][:, 0]
-        return torch.cat([self._search(rows, out) for rows, out in _parts(queries, excluded)])
+        parts = queries.split(QUERIES)
+        out = [None] * len(parts) if excluded is None else excluded.split(QUERIES)
+        return torch.cat([self._search(*part) for part in zip(parts, out, strict=True)])
 
     def _search(self, queries: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
         points = coordinates(queries, self._mean, self._axes)
@@ -189,8 +114,7 @@ class BoundingBoxes:
 
     @property
     def nbytes(self) -> int:
-        parts = (self._low, self._high, self._centres, self._outer_low, self._outer_high)
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes for part in vars(self).values())
 
     def first(self, points: torch.Tensor) -> torch.Tensor:
         """(q,) int64: the leaf whose centre is nearest to each query (q, axes + 1). A near row is likely to be there."""
@@ -230,22 +154,6 @@ class BoundingBoxes:
                     yield leaf, chosen
 
 
-def axes_of(bank: torch.Tensor, mean: torch.Tensor, most: int = AXES) -> torch.Tensor:
-    """(d, axes) orthonormal: nearly the first principal axes of the bank (m, d) less its mean (d,), from SAMPLE rows.
-
-    By subspace iteration (Halko et al. 2011); any orthonormal axes would give valid bounds.
-    """
-    centred = bank[:: -(-len(bank) // SAMPLE)] - mean
-    count, dimensions = min(most, bank.shape[1]), bank.shape[1]
-    axes = torch.randn(dimensions, min(2 * count, dimensions), generator=torch.Generator().manual_seed(0))
-    for _ in range(3):
-        axes = torch.linalg.qr(centred.T @ (centred @ axes))[0]
-    # Rotated to the principal directions inside this span, largest variance first.
-    _, rotation = torch.linalg.eigh((inside := centred @ axes).T @ inside)
-    principal: torch.Tensor = axes @ rotation.flip(1)[:, :count]
-    return principal
-
-
 def coordinates(rows: torch.Tensor, mean: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
     """(q, d) → (q, axes + 1): the coordinates along the axes, and the length of what these leave out."""
     points = rows.new_empty(len(rows), axes.shape[1] + 1)
@@ -266,21 +174,6 @@ def lower_bounds(points: torch.Tensor, low: torch.Tensor, high: torch.Tensor) ->
         outside = points - points.clamp(lower[:, None], upper[:, None])  # (boxes, q, axes + 1)
         parts.append(torch.linalg.vecdot(outside, outside))
     return torch.cat(parts)
-
-
-def leaves_of(points: torch.Tensor, most: int = LEAF) -> list[torch.Tensor]:
-    """Row numbers in groups of at most ``most``, halved again and again across the widest axis."""
-    waiting, leaves = [torch.arange(len(points))], []
-    while waiting:
-        rows = waiting.pop()
-        if len(rows) <= most:
-            leaves.append(rows)
-            continue
-        here = points[rows]
-        order = here[:, here.var(0).argmax()].argsort(stable=True)
-        half = -(-len(rows) // 2 // most) * most  # whole leaves on the one side
-        waiting += [rows[order[half:]], rows[order[:half]]]
-    return leaves
 
 
 def positions_of(values: torch.Tensor, count: int) -> list[tuple[int, torch.Tensor]]:

@@ -18,7 +18,8 @@ from typing import IO, Literal
 import numpy as np
 import torch
 
-from sapatchcore.memory.search.exact import MOST, BoundingBoxes, axes_of, coordinates, leaves_of, positions_of
+from sapatchcore.memory.search.exact import MOST, BoundingBoxes, coordinates, positions_of
+from sapatchcore.memory.search.leaves import axes_of, leaves_of
 from sapatchcore.memory.spill import write_whole
 
 Kind = Literal["float16", "int8"]
