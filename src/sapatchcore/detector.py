@@ -53,7 +53,7 @@ class SAPatchCore(Updatable):
         ((2,), (64, 64))
     """
 
-    can_learn = True
+    can_learn = True  # as there are update and forget
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)

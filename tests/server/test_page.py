@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live_page import CAMERA, MODEL, Watched, chromium, needs_chromium, running, watched, write_images
+from live_page import MODEL, Watched, needs_chromium, running, watched, write_images
 from PIL import Image
 
 from sapatchcore import SAPatchCore
 from sapatchcore.server.options import ServerOptions
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium(*CAMERA) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

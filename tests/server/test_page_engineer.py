@@ -14,22 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live_page import MODEL, Watched, add_records, chromium, needs_chromium, running, watched, write_images
+from live_page import MODEL, Watched, add_records, needs_chromium, running, watched, write_images
 from PIL import Image
 
 from sapatchcore import SAPatchCore
+from sapatchcore.score.threshold import rank
 from sapatchcore.server.options import ServerOptions
-from sapatchcore.synth.kits import place
 
 pytestmark = needs_chromium
 CALIBRATION = 10  # images that ``fitted`` has learned from
 EARLIER = 620  # records before the tests begin; in the last 120 the parts have drifted
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +38,13 @@ def folder(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Pat
     fitted.save(found / "models" / f"{MODEL}.safetensors")
     (found / "models" / "cut.safetensors").write_bytes(b"not a model")
     rng = np.random.default_rng(0)
-    places = np.concatenate((rng.integers(1, CALIBRATION + 2, EARLIER - 120), rng.integers(3, 5, 120))).tolist()
+    ranks = np.concatenate((rng.integers(1, CALIBRATION + 2, EARLIER - 120), rng.integers(3, 5, 120))).tolist()
     labels = [
-        ("good", "defect", None)[int(kind)] if place < 4 else None
-        for kind, place in zip(rng.integers(0, 3, EARLIER), places, strict=True)
+        ("good", "defect", None)[int(kind)] if rank < 4 else None
+        for kind, rank in zip(rng.integers(0, 3, EARLIER), ranks, strict=True)
     ]
     model_hash = hashlib.sha256((found / "models" / f"{MODEL}.safetensors").read_bytes()).hexdigest()
-    add_records(found / "r.sqlite", model_hash, CALIBRATION, places, labels)
+    add_records(found / "r.sqlite", model_hash, CALIBRATION, ranks, labels)
     return found
 
 
@@ -68,7 +62,7 @@ def seen(browser: Any, address: str) -> Iterator[Watched]:
 
 
 def asked(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{address}/v1/{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{address}/v1/{path}", timeout=120) as answer:
         return json.load(answer)
 
 
@@ -98,7 +92,7 @@ def test_another_rate_shows_at_once_what_it_changes(seen: Watched, address: str,
             "text => document.querySelector('.slider input').ariaValueText.startsWith(text)", arg=f"{100 * rate:.3g}%"
         )
         seen_rates.add(page.locator(".slider output b").inner_text())
-        rejected = [one["p_value"] * (CALIBRATION + 1) <= place(rate, CALIBRATION) + 1e-9 for one in records]
+        rejected = [one["p_value"] * (CALIBRATION + 1) <= rank(rate, CALIBRATION) + 1e-9 for one in records]
         before = [one["verdict"] == "reject" for one in records]
         label = [one["feedback"] for one in records]
         assert counts(page) == {
@@ -126,7 +120,7 @@ def test_another_rate_shows_at_once_what_it_changes(seen: Watched, address: str,
 
 @pytest.mark.parametrize("calibration", [3, 10, 99, 330])
 def test_rejected_is_what_the_server_would_say(seen: Watched, calibration: int) -> None:
-    """The page's rule, p ≤ rate, against the package's ``place``, for every p-value and every rate of the slider."""
+    """The page's rule, p ≤ rate, against the package's ``rank``, for every p-value and every rate of the slider."""
     p_values = [number / (calibration + 1) for number in range(1, calibration + 2)]
     rates, rejected = seen.page.evaluate(
         """async ([values, smallest]) => {
@@ -139,7 +133,7 @@ def test_rejected_is_what_the_server_would_say(seen: Watched, calibration: int) 
     assert rates[0] == 1 / (calibration + 1)
     assert rates == sorted(rates)
     assert rates[-1] == 0.2 or calibration == 3
-    expected = [[number <= place(rate, calibration) for number in range(1, calibration + 2)] for rate in rates]
+    expected = [[number <= rank(rate, calibration) for number in range(1, calibration + 2)] for rate in rates]
     assert rejected == expected
 
 

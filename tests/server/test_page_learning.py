@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live_page import MODEL, Watched, chromium, needs_chromium, running, watched, with_defect
+from live_page import MODEL, Watched, needs_chromium, running, watched, with_defect
 from PIL import Image
 
 from sapatchcore import SAPatchCore
@@ -19,12 +19,6 @@ from sapatchcore.server.tokens import make_token
 
 pytestmark = needs_chromium
 ROLES = ("inspect", "feedback", "admin")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

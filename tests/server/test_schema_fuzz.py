@@ -44,11 +44,11 @@ class Fuzzed:
         self.schema = schemathesis.openapi.from_asgi("/openapi.json", self.app)
         self.statuses: Counter[int] = Counter()
         ready = self.schema["/readyz"]["GET"].Case()
-        for _ in range(600):
+        for _ in range(1200):
             if ready.call().status_code == 200:
                 return
             time.sleep(0.1)
-        raise TimeoutError("The model was not loaded within a minute.")
+        raise TimeoutError("The model was not loaded within two minutes.")
 
     def fuzz(self, operation: Any, mode: GenerationMode, **fixed: Any) -> None:
         """Raises what schemathesis found."""

@@ -1,17 +1,19 @@
 """The inspection server: models of a folder behind HTTP, every inspection recorded before it is answered.
 
-    request ─ gate.py ─▶ *_routes.py ─▶ inspection.py: uploads.py ▶ batching.py ▶ recording.py ▶ findings.py ─▶ answer
+    request ─ middleware.py ─▶ routes.py ─▶ inspection.py: uploads.py ▶ batching.py ▶ records ─▶ answer
 
 ``create_app`` is the application for any ASGI server; ``serve`` runs it with uvicorn, and stops it gracefully.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -20,13 +22,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sapatchcore import __version__
 from sapatchcore.errors import RecordsError, SettingsError
-from sapatchcore.server import inspect_routes, model_routes, page_routes, record_routes
-from sapatchcore.server.middleware import Gate
+from sapatchcore.server import record_routes, routes
+from sapatchcore.server.middleware import RequestMiddleware
 from sapatchcore.server.options import ServerOptions
-from sapatchcore.server.page_routes import Page, page_router
 from sapatchcore.server.service import Service
 
 log = logging.getLogger("sapatchcore.server")
@@ -59,11 +62,14 @@ def create_app(options: ServerOptions) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (inspect_routes, record_routes, model_routes, page_routes):
-        app.include_router(routes.router)
-    app.include_router(page_router(Page()))
+    for router in (routes.inspecting, record_routes.router, routes.models, routes.health, routes.page):
+        app.include_router(router)
     app.add_middleware(
-        Gate, options=options, tokens=service.tokens, queue=service.queue, answered=service.telemetry.answered
+        RequestMiddleware,
+        options=options,
+        tokens=service.tokens,
+        queue=service.queue,
+        answered=service.telemetry.answered,
     )
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -80,8 +86,8 @@ async def _refused(_: Request, error: Any) -> JSONResponse:
 
 async def _invalid(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str | int)) or "The body"
-    return JSONResponse({"error": f"{place}: {first['msg']}."}, 422)
+    name = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str | int)) or "The body"
+    return JSONResponse({"error": f"{name}: {first['msg']}."}, 422)
 
 
 async def _no_records(_: Request, error: Exception) -> JSONResponse:
@@ -98,52 +104,110 @@ async def _failed(_: Request, error: Exception) -> JSONResponse:
     )
 
 
+@dataclass(eq=False)
+class _Connection:
+    """since: when it last began or ended a request, or took a part of its answer. waiting: bytes that it has not taken."""
+
+    transport: asyncio.Transport
+    since: float
+    in_request: bool = False
+    waiting: int = 0
+
+
+class Connections:
+    """Cuts connections that stand still: uvicorn waits for ever for the rest of a request's head, and for a client that does not
+    read its answer.
+
+    It is told of connections by asyncio's own callbacks (``protocol``, for uvicorn's option ``http``), and of requests by ASGI
+    (``around``); the client's address says which belong together.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open: dict[tuple[str, int], _Connection] = {}
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """HTTP/1.1, whose connections are known here."""
+        connections = self._open
+
+        class Watched(H11Protocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                self.address = (transport.get_extra_info("peername") or ("", 0))[:2]
+                connections[self.address] = _Connection(transport, time.monotonic())
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                connections.pop(self.address, None)
+                super().connection_lost(exc)
+
+        return Watched
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, for uvicorn."""
+        connection = self._open.get(tuple(scope.get("client") or ("", 0)))
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+        connection.in_request = True
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            connection.in_request, connection.since = False, time.monotonic()
+
+    def cut(self) -> None:
+        """Those that stood still for too long."""
+        now = time.monotonic()
+        for connection in list(self._open.values()):
+            waiting = connection.transport.get_write_buffer_size()
+            if (connection.in_request and not waiting) or waiting != connection.waiting:
+                connection.waiting, connection.since = waiting, now  # a request that is worked on has its own limits
+            elif now - connection.since > _IDLE:
+                connection.transport.abort()
+
+
 class Server(uvicorn.Server):
     """uvicorn that refuses new requests while it finishes the accepted ones, and cuts connections that stand still."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
         super().__init__(config)
-        self._service = service
-        self._still: dict[Any, tuple[object, float]] = {}
+        self.service, self._connections = service, connections
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal: stop when all accepted requests are answered. A second one: at once."""
-        if self._service.stopping:
+        if self.service.stopping:
             self.should_exit = self.force_exit = True
             return
-        log.info("Stopping: %d images are being finished.", self._service.queue.images)
-        self._service.stopping = True
+        log.info("Stopping: %d images are being finished.", self.service.queue.images)
+        self.service.stopping = True
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if self._service.stopping and not self._service.queue.images:
+        if self.service.stopping and not self.service.queue.images:
             self.should_exit = True
         if counter % 10 == 0:
-            try:
-                self._cut_idle()
-            except Exception:  # uvicorn's insides may change; inspections go on
-                log.exception("Idle connections could not be looked at.")
+            self._connections.cut()
         return await super().on_tick(counter)
 
-    def _cut_idle(self) -> None:
-        """uvicorn waits for ever for the rest of a request's head, and for a client that does not read its answer."""
-        now = time.monotonic()
-        still: dict[Any, tuple[object, float]] = {}
-        connections: list[Any] = list(self.server_state.connections)
-        for connection in connections:
-            cycle, transport = connection.cycle, connection.transport
-            waiting = transport.get_write_buffer_size()  # of an answer that the client does not take
-            if cycle is not None and not cycle.response_complete and not waiting:
-                continue  # a request is being worked on: it has its own time limits
-            state = (cycle, waiting)
-            before, since = self._still.get(connection, (None, now))
-            if before != state:
-                since = now
-            if now - since > _IDLE:
-                transport.abort()
-                continue
-            still[connection] = (state, since)
-        self._still = still
+
+def server_of(options: ServerOptions) -> Server:
+    """uvicorn with the application, ready to run. Raises SAPatchCoreError as ``create_app``."""
+    app = create_app(options)
+    connections = Connections(app)
+    config = uvicorn.Config(
+        connections,
+        host=options.host,
+        port=options.port,
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        http=connections.protocol(),
+        ws="none",
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=int(options.timeout) + 5,
+    )
+    return Server(config, app.state.service, connections)
 
 
 def serve(options: ServerOptions) -> None:
@@ -152,22 +216,7 @@ def serve(options: ServerOptions) -> None:
     Raises SAPatchCoreError where it cannot start.
     """
     warnings.filterwarnings("ignore", module=r"PIL\..*")  # of damaged images, which are refused in words
-    app = create_app(options)
-    config = uvicorn.Config(
-        app,
-        host=options.host,
-        port=options.port,
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        http="h11",  # whose connections Server looks at
-        ws="none",
-        limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=int(options.timeout) + 5,
-    )
-    server = Server(config, app.state.service)
+    server = server_of(options)
     try:
         server.run()
     except SystemExit:

@@ -1,6 +1,6 @@
-"""What every request passes before its route: who asks, from which page, and how much it may send in which time.
+"""What every request passes before its route: who asks, from which page, how much it may send, and whether there is room.
 
-Nothing of a body is read for a caller who is not known. Without tokens, the server listens on this machine alone, and two
+Nothing of a body is read for a caller without a valid token. Without tokens, the server listens on this machine alone, and two
 kinds of foreign pages are kept out: one whose name was made to point here (by the Host header), and one that posts from a
 browser on this machine (by Origin and Sec-Fetch-Site).
 """
@@ -8,17 +8,18 @@ browser on this machine (by Origin and Sec-Fetch-Site).
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sapatchcore.server.admission import Queue
 from sapatchcore.server.options import ServerOptions, is_loopback
-from sapatchcore.server.refusals import Refused
 from sapatchcore.server.tokens import LOCAL, Caller, Tokens
 
 SMALL_BODY = 65_536  # bytes, of every body that holds no images
@@ -39,7 +40,88 @@ _HEADERS = [
 ]
 
 
-class Gate:
+class Refused(HTTPException):
+    """Ends a request with ``status`` and {"error": ``sentence``}. retry_after: seconds, for the header of that name."""
+
+    def __init__(
+        self, status: int, sentence: str, *, retry_after: int | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        more = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, sentence, {**(headers or {}), **more})
+
+
+class Ticket:
+    """What one request takes up of the queue, until it is answered: so many images and bytes."""
+
+    def __init__(self, queue: RequestQueue) -> None:
+        self._queue = queue
+        self.images = self.bytes = 0
+
+    def grow(self, images: int, size: int) -> None:
+        """Take up so much more. Raises Refused (503) where the queue is full."""
+        self._queue.take(images, size)
+        self.images += images
+        self.bytes += size
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.give_back(self.images, self.bytes)
+        self.images = self.bytes = 0
+
+
+class RequestQueue:
+    """What the server has accepted and not answered yet, bounded in images and bytes. For the event loop's thread alone."""
+
+    _WINDOW = 20.0  # seconds over which the rate is measured
+
+    def __init__(self, images: int, size: int) -> None:
+        self.most_images, self.most_bytes = images, size
+        self.images = self.bytes = 0
+        self._done: deque[tuple[float, int]] = deque()  # when, how many images: of the last seconds
+        self._images_done = 0
+
+    def ticket(self, size: int) -> Ticket:
+        """For a request of one image or more; size: the bytes that it declares."""
+        ticket = Ticket(self)
+        ticket.grow(1, size)
+        return ticket
+
+    def check(self, images: int, size: int) -> None:
+        """Raises Refused (503, with Retry-After) where there is no room for so much more."""
+        if self.images + images > self.most_images or self.bytes + size > self.most_bytes:
+            raise Refused(503, "The queue is full. Try again later.", retry_after=self.retry_after())
+
+    def take(self, images: int, size: int) -> None:
+        """Raises as ``check``."""
+        self.check(images, size)
+        self.images += images
+        self.bytes += size
+
+    def give_back(self, images: int, size: int) -> None:
+        """A request is answered."""
+        self.images -= images
+        self.bytes -= size
+        self._done.append((time.monotonic(), images))
+        self._images_done += images
+        self._drop_old()
+
+    def retry_after(self) -> int:
+        """Seconds until what waits now is done, at the rate of the last seconds; 1 to 60."""
+        self._drop_old()
+        span = time.monotonic() - self._done[0][0] if self._done else 0.0
+        if self._images_done < 2 or span <= 0:
+            return 1
+        return min(60, max(1, math.ceil(self.images * span / self._images_done)))
+
+    def _drop_old(self) -> None:
+        since = time.monotonic() - self._WINDOW
+        while self._done and self._done[0][0] < since:
+            self._images_done -= self._done.popleft()[1]
+
+
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(
@@ -47,7 +129,7 @@ class Gate:
         app: ASGIApp,
         options: ServerOptions,
         tokens: Tokens | None,
-        queue: Queue,
+        queue: RequestQueue,
         answered: Callable[[str, int, float], None],
     ) -> None:
         """answered: told of every answer, its route's template, status and seconds."""
@@ -74,8 +156,8 @@ class Gate:
         else:
             await self._app(scope, _limited(receive, most, self._options.timeout), sending)
         finally:
-            known = "/v1/models/{name}/inspect" if _INSPECT.fullmatch(scope["path"]) else "other"
-            route = getattr(scope.get("route"), "path", known)
+            refused_early = "/v1/models/{name}/inspect" if _INSPECT.fullmatch(scope["path"]) else "other"
+            route = getattr(scope.get("route"), "path", refused_early)
             self._answered(route, status, time.perf_counter() - start)
 
     def _admit(self, scope: Scope) -> int:
@@ -111,6 +193,8 @@ class Gate:
 
 
 def _check_host(headers: Headers) -> None:
+    # Not starlette's TrustedHostMiddleware: it knows names and *.names, not the network 127.0.0.0/8 or two Host headers, and
+    # refuses in plain text with 400.
     host = headers.getlist("host")
     name = re.sub(r":\d*$", "", host[0]) if len(host) == 1 else ""
     if not is_loopback(name):

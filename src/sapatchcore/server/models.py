@@ -1,6 +1,6 @@
-"""The models of a folder, loaded anew when their files change; a request sees a whole model, the old one or the new.
+"""The models of a folder, loaded again when their files change; a request sees one whole model, the old or the new.
 
-Only names that were found in the folder are ever looked up: a request's text never becomes a path.
+Only names found in the folder are ever looked up: a request's text never becomes a path.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import Any
 
 from sapatchcore.errors import DataError, SAPatchCoreError
 from sapatchcore.export.metadata import files_of
-from sapatchcore.server.served import FORMATS, Served, load
-from sapatchcore.server.worker import apart
+from sapatchcore.server.served import FORMATS, Served, in_own_thread, load
 
 log = logging.getLogger("sapatchcore.server")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 EVERY = 0.5  # seconds between looks at the folder
 
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[tuple[int, int, int], ...]  # (mtime in ns, size, inode) of each of a model's files
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of one file of the folder.
+class ModelEntry:
+    """One model of the folder.
 
     served: the model in service, None where none ever was. error: why the file as it is now could not be loaded. stamp: its
     state then.
@@ -59,8 +58,8 @@ class ModelFolder:
             raise DataError(f"The folder of models {folder} does not exist. Make it, and put model files into it.")
         self.folder = folder
         self._options, self._changed, self._every = options or {}, changed, every
-        self._entries: dict[Path, Entry] = {}  # replaced as a whole, never changed
-        self._by_name: dict[str, Entry] = {}
+        self._entries: dict[Path, ModelEntry] = {}  # replaced as a whole, never changed
+        self._by_name: dict[str, ModelEntry] = {}
         self._last: dict[Path, Stamp] = {}
         self._looking = threading.Lock()
         self._stop = threading.Event()
@@ -76,12 +75,12 @@ class ModelFolder:
         self._stop.set()
         self._thread.join()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[ModelEntry]:
         """All model files of the folder, by name."""
         return sorted(self._entries.values(), key=lambda entry: (entry.name, entry.path.name))
 
-    def find(self, name: str) -> Entry | None:
-        """What is known of the model of this name."""
+    def find(self, name: str) -> ModelEntry | None:
+        """The model of this name."""
         return self._by_name.get(name)
 
     def look(self, *, wait: bool = False) -> None:
@@ -114,18 +113,20 @@ class ModelFolder:
         if changed and self._changed is not None:
             self._changed()
 
-    def _publish(self, entries: dict[Path, Entry]) -> None:
-        by_name: dict[str, Entry] = {}
+    def _publish(self, entries: dict[Path, ModelEntry]) -> None:
+        by_name: dict[str, ModelEntry] = {}
         for path in sorted(entries):
             entry = entries[path]
             if entry.name not in by_name or by_name[entry.name].served is None:
                 by_name[entry.name] = entry
         self._entries, self._by_name = entries, by_name
 
-    def _tried(self, path: Path, stamp: Stamp, before: Entry | None, entries: dict[Path, Entry]) -> Entry:
+    def _tried(
+        self, path: Path, stamp: Stamp, before: ModelEntry | None, entries: dict[Path, ModelEntry]
+    ) -> ModelEntry:
         name, size = path.stem, sum(one[1] for one in stamp)
         old = before.served if before is not None else None
-        refused = Entry(name, path, size, old, None, stamp)
+        refused = ModelEntry(name, path, size, old, None, stamp)
         if not NAME.fullmatch(name):
             return replace(
                 refused,
@@ -135,7 +136,7 @@ class ModelFolder:
         if other is not None:
             return replace(refused, error=f"{other.path.name} is served as {name!r} already. Rename one of the two.")
         try:
-            served = apart("load", lambda: load(name, path, self._options)).result()
+            served = in_own_thread("load", lambda: load(name, path, self._options)).result()
         except SAPatchCoreError as error:
             reason = str(error).replace(f"{self.folder}/", "")
         except Exception as error:  # a file of others may break a runtime in any way; the server goes on
@@ -143,7 +144,7 @@ class ModelFolder:
         else:
             if _stamp(path) == stamp:
                 log.info("Serving the model %s (%s, %.1f MB).", name, path.name, served.bytes / 1e6)
-                return Entry(name, path, served.bytes, served, None, stamp)
+                return ModelEntry(name, path, served.bytes, served, None, stamp)
             reason = f"{path.name} changed while it was read. It is read again."
         log.warning("%s%s", reason, " The model before it stays in service." if old else "")
         return replace(refused, error=reason)
@@ -170,7 +171,7 @@ class ModelFolder:
 
 
 def _stamp(path: Path) -> Stamp:
-    """(mtime, size, inode) of the model's files; empty where one is missing or is no file."""
+    """Empty where one of the model's files is missing or is no file."""
     seen = []
     for one in files_of(path):
         try:

@@ -16,8 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from sapatchcore.data.images import MEDIA_TYPES
 from sapatchcore.errors import DataError
 from sapatchcore.records.record import Filter, Kind, Record
-from sapatchcore.server.refusals import Refused
-from sapatchcore.server.routes import Admin, Inspector, ModelName, Operator, TheService
+from sapatchcore.server.middleware import Refused
 from sapatchcore.server.schemas import (
     LARGEST_RECORD,
     Feedback,
@@ -25,6 +24,7 @@ from sapatchcore.server.schemas import (
     RecordsSeen,
     refusals,
 )
+from sapatchcore.server.service import Admin, Inspector, ModelName, Operator, TheService
 
 router = APIRouter(prefix="/v1", tags=["records"])
 _CHUNK = 1 << 16

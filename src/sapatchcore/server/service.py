@@ -1,4 +1,4 @@
-"""All that the server holds while it runs, started and stopped in order."""
+"""All that the server holds while it runs, started and stopped in order; and what hands it, and the caller, to the routes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
 
 from sapatchcore.errors import SAPatchCoreError
 from sapatchcore.records.record import Record
 from sapatchcore.records.records import Records
 from sapatchcore.score.threshold import possible_rate
-from sapatchcore.server.admission import Budget, Queue
-from sapatchcore.server.batching import Scorer
-from sapatchcore.server.drift_watch import DriftWatch
+from sapatchcore.server.batching import Inference, Recorder
+from sapatchcore.server.middleware import Refused, RequestQueue
 from sapatchcore.server.models import ModelFolder
+from sapatchcore.server.monitoring import DriftWatch, Telemetry
 from sapatchcore.server.options import ServerOptions
-from sapatchcore.server.recorder import Recorder
-from sapatchcore.server.refusals import Refused
 from sapatchcore.server.served import Served
-from sapatchcore.server.telemetry import Telemetry
-from sapatchcore.server.tokens import Tokens
-from sapatchcore.server.update_jobs import UpdateJobs
+from sapatchcore.server.tokens import Caller, Role, Tokens
+from sapatchcore.server.updates import UpdateJobs
+from sapatchcore.server.uploads import MemoryBudget
 
 log = logging.getLogger("sapatchcore.server")
 _DECODED = 256_000_000  # bytes of decoded images that wait for the inference thread
@@ -42,11 +43,11 @@ class Service:
         self.folder = ModelFolder(options.models, options.load, self._models_changed)
         self.records = Records(options.records)
         self.drift = DriftWatch(self.records, self.rate_for)
-        self.scorer = Scorer(self.telemetry.scored)
+        self.inference = Inference(self.telemetry.scored)
         self.recorder = Recorder(self.records, self._recorded)
         self.updates = UpdateJobs(self.folder, self.records, self.rate_for, options.load)
-        self.queue = Queue(options.queue, 4 * options.max_bytes)
-        self.decoded = Budget(_DECODED)
+        self.queue = RequestQueue(options.queue, 4 * options.max_bytes)
+        self.decoded = MemoryBudget(_DECODED)
         self.decoding = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self.drawing = ThreadPoolExecutor(_THREADS, thread_name_prefix="draw")
         self.stopping = False
@@ -61,7 +62,7 @@ class Service:
 
     def start(self) -> None:
         """Start all threads; models load meanwhile."""
-        self.scorer.start()
+        self.inference.start()
         self.recorder.start()
         self.drift.start()
         self.folder.start()
@@ -77,7 +78,7 @@ class Service:
     def _stop(self) -> None:
         self._ended.set()
         self.folder.stop()
-        self.scorer.stop()
+        self.inference.stop()
         self.recorder.stop()
         self.drift.stop()
         self.updates.stop()
@@ -150,3 +151,34 @@ class Service:
                 log.error("The records could not be pruned: %s", error)
             if self._ended.wait(_PRUNE_EVERY):
                 return
+
+
+ModelName = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9._-]{1,128}$", description="A model's name, as GET /v1/models lists it.")
+]
+
+
+async def service_of(request: Request) -> Service:
+    """The running service. A coroutine, as all dependencies here: FastAPI needs no thread for it."""
+    found: Service = request.app.state.service
+    return found
+
+
+class RoleNeeded:
+    """A dependency: the caller, who must hold ``role``. Raises Refused (403)."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def __call__(self, request: Request) -> Caller:
+        """The caller that the middleware found."""
+        caller: Caller = request.state.caller
+        if not caller.may(self.role):
+            raise Refused(403, f"This needs a token of the role {self.role}. {caller.name} has {caller.role}.")
+        return caller
+
+
+TheService = Annotated[Service, Depends(service_of)]
+Inspector = Annotated[Caller, Depends(RoleNeeded("inspect"))]
+Operator = Annotated[Caller, Depends(RoleNeeded("feedback"))]
+Admin = Annotated[Caller, Depends(RoleNeeded("admin"))]

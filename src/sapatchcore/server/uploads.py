@@ -1,10 +1,15 @@
-"""Images from a request's body, within limits: counted while they arrive, looked at before they are decoded."""
+"""Images from a request's body, within limits: counted while they arrive, looked at before they are decoded; and the memory for
+those that are decoded.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -14,8 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from sapatchcore.data.images import MEDIA_TYPES
 from sapatchcore.data.pixels import FORMATS_IN_WORDS, open_header
 from sapatchcore.errors import DataError
-from sapatchcore.server.admission import Ticket
-from sapatchcore.server.refusals import Refused
+from sapatchcore.server.middleware import Refused, Ticket
 
 FIELD = "images"
 MOST_SCANS = 100  # of a JPEG: each is a pass over all pixels, and a file of kilobytes can ask for thousands
@@ -30,13 +34,13 @@ class Upload:
     file_name: str
     content: bytes
 
-    def called(self, place: int) -> str:
-        """What sentences call the image at ``place`` of its request."""
-        return f"Image {place + 1}" + (f" ({self.file_name})" if self.file_name else "")
+    def called(self, index: int) -> str:
+        """What sentences call the image at this index of its request."""
+        return f"Image {index + 1}" + (f" ({self.file_name})" if self.file_name else "")
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What an image file says of itself before it is decoded."""
 
     width: int
@@ -61,7 +65,8 @@ def declared_length(request: Request) -> int:
 async def read_uploads(request: Request, ticket: Ticket, *, most_images: int, most_bytes: int) -> list[Upload]:
     """The images of a request's body: one file or more in multipart fields named ``images``, or one as the raw body.
 
-    ticket: grows by what arrives beyond what was declared. The stream itself ends at the server's limits (see gate.py).
+    ticket: of this request; it grows by what arrives beyond what was declared. The stream itself ends at the server's limits
+    (see middleware.py).
 
     Raises Refused: 400 for a malformed body, 413 for too many images, 415 for another type, 422 for none, 503 where the queue
     is full.
@@ -132,12 +137,12 @@ def _too_many(most: int) -> str:
     return f"A request may hold {most} images at most. Send them in several requests."
 
 
-def look(upload: Upload, place: int, most_pixels: int) -> Header:
+def look(upload: Upload, index: int, most_pixels: int) -> ImageHeader:
     """Size and format from the file's first bytes; nothing is decoded.
 
     Raises Refused: 413 for more pixels than ``most_pixels``, 422 for what is no image that can be read.
     """
-    name = upload.called(place)
+    name = upload.called(index)
     if not upload.content:
         raise Refused(422, f"{name} is empty (0 bytes).")
     try:
@@ -152,8 +157,54 @@ def look(upload: Upload, place: int, most_pixels: int) -> Header:
         raise Refused(422, f"{name} is not an image that can be read. Allowed: {FORMATS_IN_WORDS}.")
     if MEDIA_TYPES[found] == "image/jpeg" and upload.content.count(b"\xff\xda") > MOST_SCANS:
         raise Refused(422, f"{name} is a JPEG of more than {MOST_SCANS} scans. Save it again.")
-    return Header(width, height, MEDIA_TYPES[found])
+    return ImageHeader(width, height, MEDIA_TYPES[found])
 
 
 def _too_large(name: str, most_pixels: int) -> str:
     return f"{name} has more than {most_pixels} pixels. Cut it into tiles, or make it smaller."
+
+
+class MemoryBudget:
+    """Bytes that may be taken at a time, first come, first served. For the event loop's thread only.
+
+    An amount beyond the whole budget is granted when nothing else is taken.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def room(self, amount: int) -> AsyncIterator[None]:
+        """``amount`` bytes, until the block ends."""
+        if self._waiting or not self._fits(amount):
+            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((amount, granted))
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if not granted.cancelled():  # in the same moment
+                    self._give_back(amount)
+                else:  # it may have stood before others that fit
+                    self._grant()
+                raise
+        else:
+            self._taken += amount
+        try:
+            yield
+        finally:
+            self._give_back(amount)
+
+    def _fits(self, amount: int) -> bool:
+        return self._taken == 0 or self._taken + amount <= self._most
+
+    def _give_back(self, amount: int) -> None:
+        self._taken -= amount
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._fits(self._waiting[0][0])):
+            amount, granted = self._waiting.popleft()
+            if not granted.cancelled():
+                self._taken += amount
+                granted.set_result(None)

@@ -15,22 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sapatchcore.atomic import keep_renamed
 from sapatchcore.data.pixels import UInt8Array, rgb_from_bytes
 from sapatchcore.errors import DataError
+from sapatchcore.open_model import Detector
 from sapatchcore.records.record import GOOD, Filter, Record
 from sapatchcore.records.records import Records
 from sapatchcore.result import Result
-from sapatchcore.server.model_schemas import Change, Judged, Preview, Updated
+from sapatchcore.server.middleware import Refused
 from sapatchcore.server.models import ModelFolder
-from sapatchcore.server.refusals import Refused
-from sapatchcore.server.served import Served, file_hash
-from sapatchcore.server.worker import apart
+from sapatchcore.server.schemas import Change, Judged, Preview, Updated
+from sapatchcore.server.served import Served, file_hash, in_own_thread
 
+T = TypeVar("T")
 CHECKED = 200  # kept images that a preview scores again, the newest
 MOST_PREVIEWS = 4
 LIFETIME = 3600.0  # seconds
@@ -83,7 +84,7 @@ class UpdateJobs:
         """Put a preview's model in place. Raises Refused: 409 while another job runs."""
         return self._start(lambda: self._apply(model, name))
 
-    def _start(self, work: Callable[[], Any]) -> Future[Any]:
+    def _start(self, work: Callable[[], T]) -> Future[T]:
         if not self._busy.acquire(blocking=False):
             raise Refused(409, "Another update is being worked on. Wait until it is done.")
 
@@ -91,14 +92,14 @@ class UpdateJobs:
             self._busy.release()
             raise Refused(503, "The server is stopping.", retry_after=5)
 
-        def run() -> Any:
+        def run() -> T:
             try:
                 _lower_priority()
                 return work()
             finally:
                 self._busy.release()
 
-        return apart("update", run)
+        return in_own_thread("update", run)
 
     def _preview(self, model: Served, numbers: Sequence[int]) -> Preview:
         from sapatchcore.detector import SAPatchCore
@@ -109,7 +110,7 @@ class UpdateJobs:
         detector = SAPatchCore.load(model.path, **self._load)
         if file_hash(model.path)[0] != model.hash:
             raise Refused(409, f"The model {model.name} changed a moment ago. Try again.")
-        before = model.engine
+        before = model.learner
         detector.update([self._pixels(number) for number in chosen])
         name = secrets.token_urlsafe(12)
         file = model.path.with_name(f".{model.path.stem}.{name}{_SUFFIX}")
@@ -164,13 +165,13 @@ class UpdateJobs:
             raise Refused(409, f"The image of record {number} is not kept any more.")
         return rgb_from_bytes(kept[0], f"The image of record {number}")
 
-    def _changes(self, model: Served, detector: Any, rate: float | None) -> tuple[list[Change], int]:
+    def _changes(self, model: Served, detector: Detector, rate: float | None) -> tuple[list[Change], int]:
         """Kept images that score otherwise with ``detector``, changed verdicts first; and how many were scored again."""
         changes, checked = [], 0
         for records, images in self._kept_images(model):
-            before, after = model.engine.predict(images), detector.predict(images)
-            for at, record in enumerate(records):
-                old, new = _judged(before.only(at), rate), _judged(after.only(at), rate)
+            before, after = model.detector.predict(images), detector.predict(images)
+            for index, record in enumerate(records):
+                old, new = _judged(before.only(index), rate), _judged(after.only(index), rate)
                 if old.verdict != new.verdict or not np.isclose(old.score, new.score, rtol=1e-5):
                     changes.append(Change(record=record.number, before=old, after=new))
             checked += len(records)
@@ -205,7 +206,7 @@ def _judged(result: Result, rate: float | None) -> Judged:
     return Judged(score=verdict.score, p_value=verdict.p_value, verdict="reject" if verdict.rejected else "accept")
 
 
-def _limit(detector: Any, rate: float | None) -> float | None:
+def _limit(detector: Detector, rate: float | None) -> float | None:
     return None if rate is None or not detector.is_calibrated else detector.threshold(rate)
 
 

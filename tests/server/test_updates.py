@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ from fastapi.testclient import TestClient
 from serving import encoded, service_of, serving, until
 
 from sapatchcore import SAPatchCore
-from sapatchcore.server import update_jobs
+from sapatchcore.server import updates
 
 PREVIEW, UPDATE = "/v1/models/part/update/preview", "/v1/models/part/update"
 
 
 @pytest.fixture
-def client(fitted: SAPatchCore, tmp_path: Path) -> Iterator[TestClient]:
-    (tmp_path / "models").mkdir()
-    fitted.save(tmp_path / "models/part.safetensors")
-    with serving(tmp_path / "models", keep_images="all") as client:
-        yield client
+def client(fresh: TestClient) -> TestClient:
+    return fresh
 
 
 @pytest.fixture
@@ -147,13 +143,13 @@ def test_one_job_at_a_time(client: TestClient, shifted: Any, monkeypatch: pytest
 
     def slow(self: SAPatchCore, *args: Any) -> Any:
         begun.set()
-        assert go.wait(60)
+        assert go.wait(120)
         return real(self, *args)
 
     monkeypatch.setattr(SAPatchCore, "update", slow)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(client.post, PREVIEW, json={"records": numbers})
-        assert begun.wait(60)
+        assert begun.wait(120)
         answer = client.post(PREVIEW, json={"records": numbers})
         assert answer.status_code == 409
         assert "Another update" in answer.json()["error"]
@@ -177,12 +173,11 @@ def test_previews_are_few_and_go_with_the_server(
         assert not any(file.exists() for file in left)
         numbers = inspected(client, shifted[:1])
         made = [
-            client.post(PREVIEW, json={"records": numbers}).json()["preview"]
-            for _ in range(update_jobs.MOST_PREVIEWS + 1)
+            client.post(PREVIEW, json={"records": numbers}).json()["preview"] for _ in range(updates.MOST_PREVIEWS + 1)
         ]
-        assert len(files(client)) == 1 + update_jobs.MOST_PREVIEWS
+        assert len(files(client)) == 1 + updates.MOST_PREVIEWS
         assert client.post(UPDATE, json={"preview": made[0]}).status_code == 404
-        monkeypatch.setattr(update_jobs, "LIFETIME", 0.0)
+        monkeypatch.setattr(updates, "LIFETIME", 0.0)
         assert client.post(UPDATE, json={"preview": made[-1]}).status_code == 404
         assert len(client.get("/v1/models").json()["models"]) == 1  # previews are no models
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"part.safetensors"}

@@ -11,21 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import until
+from serving import encoded, inspect, service_of, serving, until
 
+from sapatchcore import SAPatchCore
 from sapatchcore.records.record import Record
 from sapatchcore.records.records import Records
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import possible_rate
-from sapatchcore.server import drift_watch
-from sapatchcore.server.drift_watch import DriftWatch
+from sapatchcore.server import monitoring
+from sapatchcore.server.monitoring import DriftWatch
 
 CALIBRATION = 99
 
 
 def model(digest: str = "a", calibration: int = CALIBRATION) -> Any:
-    engine = SimpleNamespace(settings=SimpleNamespace(seed=3))
-    return SimpleNamespace(name="part", hash=digest, calibration_images=calibration, engine=engine)
+    detector = SimpleNamespace(settings=SimpleNamespace(seed=3))
+    return SimpleNamespace(name="part", hash=digest, calibration_images=calibration, detector=detector)
 
 
 def records_of(p_values: Any, first: int = 1, digest: str = "a") -> list[Record]:
@@ -99,7 +100,7 @@ def test_it_names_the_records_of_alarm_and_beginning(records: Records) -> None:
 
 
 def test_an_alarm_goes_after_its_cause(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift_watch, "WINDOW", 200)
+    monkeypatch.setattr(monitoring, "WINDOW", 200)
     late = np.random.default_rng(1).integers(2, 25, 120) / (CALIBRATION + 1)
     with watching(records, model()) as watch:
         watch.add(records_of(late))
@@ -124,3 +125,32 @@ def test_versions_are_watched_apart(records: Records) -> None:
 def test_a_model_without_calibration_has_no_watch(records: Records) -> None:
     with watching(records, model(calibration=0)) as watch:
         assert watch.finding(model(calibration=0)) is None
+
+
+def test_drift_of_accepted_parts(folder: Path, tmp_path: Path, good: Any, bad: Any, fitted: SAPatchCore) -> None:
+    with serving(folder, records=tmp_path / "r.sqlite") as client:
+        for _ in range(3):
+            inspect(client, *[encoded(image) for image in good], encoded(bad), false_reject=0.2)
+        until(lambda: len(client.get("/v1/models/part/drift").json()["points"]) == 30)
+        found = client.get("/v1/models/part/drift").json()
+        p_values = [point["p_value"] for point in found["points"]]
+        np.testing.assert_array_equal(
+            [point["log_capital"] for point in found["points"]], fitted.drift(p_values).log_capital
+        )
+        assert found["limit"] == pytest.approx(np.log(100))
+        assert (found["alarm"], found["since"]) == (None, None)
+        assert [point["record"] for point in client.get("/v1/models/part/drift?last=2").json()["points"]] == [31, 32]
+        assert client.get("/v1/models").json()["models"][0]["drift"]["parts"] == 30
+    with serving(folder, records=tmp_path / "r.sqlite") as client:  # seeded from the records
+        until(lambda: client.get("/v1/models/part/drift").json() == found)
+
+
+def test_drift_is_watched_at_the_rate_that_verdicts_have(folder: Path, tmp_path: Path) -> None:
+    """A rate that the calibration cannot promise is raised to the smallest: a part at that p-value is rejected, not watched."""
+    with serving(folder, records=tmp_path / "r.sqlite", false_reject=0.001) as client:
+        service = service_of(client)
+        model = service.model("part")
+        assert model.smallest_false_reject > 0.001
+        (stream,) = service.drift._streams.values()
+        assert stream.least == pytest.approx(model.smallest_false_reject)
+        assert stream.least > model.smallest_false_reject

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import exporting
 import pytest
 from serving import encoded, hold, service_of, serving, until
 
@@ -33,6 +34,13 @@ def two(small: dict[str, Any], good: Any, images: Any, tmp_path_factory: pytest.
         SAPatchCore(**small, coreset_ratio=0.1).fit(learned).save(folder / f"{at}.safetensors")
         contents.append((folder / f"{at}.safetensors").read_bytes())
     return contents[0], contents[1]
+
+
+@pytest.fixture(scope="module")
+def program(fitted: SAPatchCore) -> Any:
+    """One run of the exporter for all files."""
+    pytest.importorskip("onnxscript")
+    return exporting.program_of(fitted)
 
 
 @pytest.fixture
@@ -254,9 +262,16 @@ def test_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_exported_models_are_served(
-    models: Path, fitted: SAPatchCore, images: Any, suffix: str, tmp_path: Path
+    models: Path,
+    fitted: SAPatchCore,
+    program: Any,
+    images: Any,
+    suffix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip({".onnx": "onnxruntime", ".xml": "openvino"}[suffix])
+    exporting.given(program, monkeypatch)
     export_model(fitted, models / f"part{suffix}")
     exported = open_exported(models / f"part{suffix}")
     arrays = [*images(2, seed=5), *images(1, (50, 70), seed=6)]
@@ -296,9 +311,3 @@ def test_without_pytorch_a_model_file_is_refused_in_words(models: Path, two: tup
     entry = folder.find("part")
     assert entry is not None
     assert "sapatchcore[learn]" in str(entry.error)
-
-
-def test_the_server_itself_needs_no_pytorch(run_python: Any) -> None:
-    code = "import sys; import sapatchcore.server.app; print('torch' in sys.modules, 'scipy' in sys.modules)"
-    done = run_python(code)
-    assert done.stdout.split() == ["False", "False"], done.stderr
