@@ -20,8 +20,8 @@ from sapatchcore.datasets.samples import Sample
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.result import Result
 from sapatchcore.show import report, report_rows
-from sapatchcore.show.report import ReportFacts, write_report
-from sapatchcore.show.report_cards import SMALL, Scales, boxed, cut_out, drawn_over, shrunk
+from sapatchcore.show.report import WrittenReport, write_report
+from sapatchcore.show.report_cards import SMALL, Scales, boxed, cut_out, drawn_over
 from sapatchcore.show.report_figures import Count, _realised, percent
 from sapatchcore.show.report_rows import explained, mistake, report_csv, shown, worst_first
 from sapatchcore.show.report_rows import report_rows as rows_of
@@ -50,7 +50,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def written(tmp_path: Path, made: Any, **options: Any) -> tuple[ReportFacts, str]:
+def written(tmp_path: Path, made: Any, **options: Any) -> tuple[WrittenReport, str]:
     path = tmp_path / "report.html"
     parts = {"detector": made.detector, "dataset": made.dataset, "evaluation": made.evaluation, **options}
     found = write_report(path, **{"seconds": SECONDS, **parts})
@@ -59,12 +59,12 @@ def written(tmp_path: Path, made: Any, **options: Any) -> tuple[ReportFacts, str
 
 def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, Evaluation]:
     """The data set and evaluation of some of the test images."""
-    samples = tuple(made.dataset.test[place] for place in keep)
+    samples = tuple(made.dataset.test[index] for index in keep)
     if not masks:
         samples = tuple(Sample(one.path, one.label, () if one.is_good else None) for one in samples)
     dataset = replace(made.dataset, test=samples)
     whole = made.evaluation.result
-    picked: dict[str, Any] = {name: tuple(getattr(whole, name)[place] for place in keep) for name in ("paths", "sizes")}
+    picked: dict[str, Any] = {name: tuple(getattr(whole, name)[index] for index in keep) for name in ("paths", "sizes")}
     for name in (
         "scores",
         "local_scores",
@@ -227,7 +227,7 @@ class TestAbsent:
         assert 'class="causes"' not in text
 
     def test_without_defects(self, tmp_path: Path, made: Any) -> None:
-        keep = [place for place, label in enumerate(made.evaluation.labels) if label == "good"]
+        keep = [index for index, label in enumerate(made.evaluation.labels) if label == "good"]
         dataset, evaluation = subset(made, keep)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         words = Page(text).text
@@ -238,7 +238,7 @@ class TestAbsent:
         assert "has seen labels" not in words
 
     def test_without_good_images(self, tmp_path: Path, made: Any) -> None:
-        keep = [place for place, label in enumerate(made.evaluation.labels) if label != "good"]
+        keep = [index for index, label in enumerate(made.evaluation.labels) if label != "good"]
         dataset, evaluation = subset(made, keep)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         words = Page(text).text
@@ -254,7 +254,7 @@ class TestAbsent:
 
     def test_single_image_of_a_defect_has_no_interval(self, tmp_path: Path, made: Any) -> None:
         labels = made.evaluation.labels
-        keep = [place for place, label in enumerate(labels) if label != "</script>"] + [labels.index("</script>")]
+        keep = [index for index, label in enumerate(labels) if label != "</script>"] + [labels.index("</script>")]
         dataset, evaluation = subset(made, keep)
         assert (
             "2 or more images of each class"
@@ -310,17 +310,17 @@ class TestRows:
         result = made.evaluation.result
         verdicts = result.verdicts()
         json.dumps(rows, allow_nan=False)
-        for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
+        for index, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
             assert list(row) == list(report_rows.COLUMNS)
-            assert row["path"] == result.paths[place]
-            assert row["label"] == made.evaluation.labels[place]
+            assert row["path"] == result.paths[index]
+            assert row["label"] == made.evaluation.labels[index]
             assert row["verdict"] == ("reject" if verdict.rejected else "accept")
             assert (row["score"], row["p_value"], row["kind"]) == (verdict.score, verdict.p_value, verdict.kind)
             assert row["reason"] == verdict.sentence
             assert row["ratio"] == pytest.approx(verdict.score / verdict.threshold)
             assert row["local_share"] + row["context_share"] == pytest.approx(1)
             assert row["good_image"] in made.detector.provenance[0]
-            regions = result.regions(place)[:3]
+            regions = result.regions(index)[:3]
             assert [tuple(one["box"]) for one in row["regions"]] == [one.box for one in regions]
             assert [one["area"] for one in row["regions"]] == [one.area for one in regions]
 
@@ -372,12 +372,12 @@ class TestOrder:
         assert worst_first(self.result(made, [1.0, 3.0, 2.0]), ["good"] * 3, [""] * 3, None) == [1, 2, 0]
 
     def test_large_sets_keep_every_mistake(self) -> None:
-        wrong = ["" if place % 10 else "missed defect" for place in range(100)]
+        wrong = ["" if index % 10 else "missed defect" for index in range(100)]
         found = shown(wrong, 40)
         assert len(found) == 40
         assert set(range(0, 100, 10)) <= set(found)
         assert found == sorted(set(found))
-        others = np.diff([place for place in found if place % 10])
+        others = np.diff([index for index in found if index % 10])
         assert others.max() <= 2 * others.mean() + 1
         assert shown(wrong, 5) == list(range(0, 100, 10))
         assert shown(wrong, 1000) == list(range(100))
@@ -390,14 +390,6 @@ class TestOrder:
 
 
 class TestPictures:
-    def test_shrunk_masks_lose_nothing(self) -> None:
-        mask = np.zeros((100, 70), bool)
-        mask[33, 51] = True
-        found = shrunk(mask, (10, 7))
-        assert np.argwhere(found).tolist() == [[3, 5]]
-        assert np.argwhere(shrunk(found, (20, 14))).tolist() == [[6, 10], [6, 11], [7, 10], [7, 11]]
-        assert shrunk(mask, (100, 70)).sum() == 1
-
     @pytest.mark.parametrize("cell", [(0, 0), (7, 7), (3, 4), (0, 7)])
     def test_cut_out_holds_its_patch(self, cell: tuple[int, int]) -> None:
         picture = np.zeros((80, 64, 3), np.uint8)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sapatchcore.data.images import read_image, read_mask
 from sapatchcore.errors import DataError, SAPatchCoreError, SettingsError
-from sapatchcore.tnvision import pictures
+from sapatchcore.tnvision import results
 from sapatchcore.tnvision import run as tnvision
 from sapatchcore.tnvision.config import Config, Section
 from sapatchcore.tnvision.read import config_from, read_config
@@ -497,9 +497,9 @@ def test_an_image_is_read_once_and_each_picture_encoded_once(
     """Where a defect has no mask, its pictures with and without ground truth are the same one; good images need none."""
     if not truth:
         shutil.rmtree(parts / "ground_truth")
-    read, made, read_one, make_one = [], [], pictures.read_image, pictures._png
-    monkeypatch.setattr(pictures, "read_image", lambda path: (read.append(path), read_one(path))[1])
-    monkeypatch.setattr(pictures, "_png", lambda pixels: (made.append(pixels), make_one(pixels))[1])
+    read, made, read_one, make_one = [], [], results.read_image, results._png
+    monkeypatch.setattr(results, "read_image", lambda path: (read.append(path), read_one(path))[1])
+    monkeypatch.setattr(results, "_png", lambda pixels: (made.append(pixels), make_one(pixels))[1])
     folder = run(("RESULT.saveall", True), ("RESULT.save_test_img", True), ("TRAIN.top_k", 2))
     assert len(list(folder.rglob("*.png"))) == 12
     assert len(read) == len(set(read)) == 5

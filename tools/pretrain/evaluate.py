@@ -17,6 +17,7 @@ from made_sets import made_sets
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from sapatchcore.atomic import write_json
 from sapatchcore.data.sources import read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.embed.backbone import Backbone
@@ -24,7 +25,6 @@ from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import greedy_coreset
 from sapatchcore.memory.projection import Projection
-from sapatchcore.verify.files import write_json
 from sapatchcore.verify.metrics import auroc
 
 Maps = tuple[torch.Tensor, torch.Tensor]

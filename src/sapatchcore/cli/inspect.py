@@ -192,7 +192,8 @@ def gif(
     """Cycle through test images: image, ground truth, anomaly map, overlay and verdict."""
     from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.errors import DataError
-    from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
+    from sapatchcore.show.gif import choose, frames_of, write_gif
+    from sapatchcore.show.maps import scale_for
 
     dataset = open_dataset(data, layout)
     if not dataset.test:

@@ -10,7 +10,7 @@ from typing import Any
 from sapatchcore.data.sources import Progress
 from sapatchcore.scale.engine import RESTARTS, as_they_come, connected
 from sapatchcore.settings import Settings
-from sapatchcore.verify.benchmark import Done, Job, Jobs
+from sapatchcore.verify.benchmark import BenchmarkJob, Done, Jobs
 
 
 def side_by_side(address: str, workers: int | None) -> Jobs:
@@ -20,7 +20,7 @@ def side_by_side(address: str, workers: int | None) -> Jobs:
     """
 
     def run_all(
-        jobs: Sequence[Job], settings: Settings, layout: str, progress: Progress | None
+        jobs: Sequence[BenchmarkJob], settings: Settings, layout: str, progress: Progress | None
     ) -> Iterator[tuple[int, Done]]:
         import ray
 
@@ -52,7 +52,7 @@ def side_by_side(address: str, workers: int | None) -> Jobs:
     return run_all
 
 
-def _run(job: Job, settings: Settings, layout: str, folder: str, threads: int) -> Done:
+def _run(job: BenchmarkJob, settings: Settings, layout: str, folder: str, threads: int) -> Done:
     """In a worker. folder: where relative paths start. threads: processors to compute with."""
     import torch
 

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console, JustifyMethod
+from rich.rule import Rule
+from rich.table import Table as RichTable
+
 from sapatchcore.verify.evaluate import Evaluation
 
 MVTEC_AD = (
@@ -60,21 +64,10 @@ def as_text(tables: Sequence[Table]) -> str:
     """Aligned columns for a terminal of any width: one line a category, one column a model."""
     parts = []
     for table in tables:
-        models = [name for name, _ in table.rows]
-        lines = [(table.title, *models)]
-        lines += [(column, *(_cell(cells[at]) for _, cells in table.rows)) for at, column in enumerate(table.columns)]
-        widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-        rule = "  ".join("─" * width for width in widths)
-        body = [
-            "  ".join(
-                [
-                    line[0].ljust(widths[0]),
-                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-                ]
-            )
-            for line in lines
-        ]
-        parts.append("\n".join([body[0], rule, *body[1:]]))
+        head = (table.title, *(model for model, _ in table.rows))
+        body = [(column, *(_cell(cells[i]) for _, cells in table.rows)) for i, column in enumerate(table.columns)]
+        rule = [Rule(style="none") for _ in head]
+        parts.append(_aligned([head, rule, *body], "right"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -145,10 +138,21 @@ def evaluation_text(evaluation: Evaluation, false_reject: float | None = None) -
             made = f"best F-beta, from {decisions.source}" if rate is None else f"promised false rejects {rate:.2%}"
             lines.append(("Threshold", f"{decisions.image:.6g} ({made})", ""))
             lines += [(f"  {label} rejected", f"{n} of {of}", "") for label, (n, of) in decisions.rejected.items()]
-    width = max(len(name) for name, _, _ in lines)
-    return "\n".join(
-        f"{name.ljust(width)}  {_figure(value, evaluation.reasons.get(key, ''))}" for name, value, key in lines
-    )
+    rows = [(name, _figure(value, evaluation.reasons.get(key, ""))) for name, value, key in lines]
+    return _aligned(rows, "left")
+
+
+def _aligned(rows: Sequence[Sequence[str | Rule]], others: JustifyMethod) -> str:
+    """Rows of cells as lines, columns two blanks apart and as wide as they need; others: how all but the first align."""
+    grid = RichTable.grid(padding=(0, 2), pad_edge=False)
+    for column in range(len(rows[0])):
+        grid.add_column(justify=others if column else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    out = io.StringIO()
+    # As wide as no table is: nothing is wrapped or cut, whatever the terminal. A name is text, no markup.
+    Console(file=out, width=10_000, color_system=None, markup=False, emoji=False, highlight=False).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _figure(value: float | str, reason: str) -> str:
