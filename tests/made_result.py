@@ -12,7 +12,7 @@ from sapatchcore.result import Result, as_calibration
 from sapatchcore.score.calibration import SEPARATE
 from sapatchcore.score.drift import drift
 from sapatchcore.score.regions import whole_mask
-from sapatchcore.show.colours import colours
+from sapatchcore.show.drawing import colours
 from sapatchcore.show.maps import write_maps
 
 RATE = 0.1

@@ -23,7 +23,7 @@ from sapatchcore.server.schemas import (
     MapPictures,
 )
 from sapatchcore.server.worker import apart
-from sapatchcore.show.colours import colours, ramp
+from sapatchcore.show.drawing import colours, ramp
 
 if TYPE_CHECKING:
     from sapatchcore.score.explain import Explanation
