@@ -6,6 +6,7 @@ import errno
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore import SAPatchCore, cli
+from sapatchcore import SAPatchCore, cli, demo
 from sapatchcore.demo import HEADS, run_demo
 from sapatchcore.errors import DataError
 from sapatchcore.show import maps
@@ -22,6 +23,14 @@ from sapatchcore.synth.screws import KINDS
 SMALL: dict[str, Any] = {"train": 6, "test": 2, "side": 128}
 FILES = {"screws", "PatchCore.safetensors", "SA-PatchCore.safetensors", "demo.md", "demo.png"}
 ROWS = ["Image AUROC", *(f"- {kind}" for kind in KINDS[1:]), "Pixel AUROC", "Pixel F1", "Milliseconds an image"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_network_input() -> Iterator[None]:
+    """A sixteenth of the pixels that the demo's networks see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "RESIZE", 64)
+        yield
 
 
 @pytest.fixture(scope="module")

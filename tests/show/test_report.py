@@ -78,10 +78,16 @@ def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, 
     return dataset, evaluate_result(replace(whole, **picked), dataset)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, made: Any) -> tuple[WrittenReport, str]:
+    """The report of ``made`` as it is, and its text."""
+    return written(tmp_path_factory.mktemp("plain"), made)
+
+
 class TestPage:
-    def test_facts(self, tmp_path: Path, made: Any) -> None:
-        found, text = written(tmp_path, made)
-        assert found.path == tmp_path / "report.html"
+    def test_what_was_written(self, plain: tuple[WrittenReport, str], made: Any) -> None:
+        found, text = plain
+        assert found.path.name == "report.html"
         assert found.bytes == found.path.stat().st_size == len(text.encode())
         assert (found.images, found.shown) == (9, 9)
         result, labels = made.evaluation.result, made.evaluation.labels
@@ -90,8 +96,8 @@ class TestPage:
         )
         assert found.mistakes == wrong
 
-    def test_sections_in_order(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_sections_in_order(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         marks = [
             "Inspection report: parts", "Data set", "Model", "Verdicts", "false reject", "Threshold from good images.",
@@ -105,8 +111,8 @@ class TestPage:
             assert mark in page.text[at:], mark
             at = page.text.index(mark, at)
 
-    def test_verdict_table_counts(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_verdict_table_counts(self, plain: tuple[WrittenReport, str], made: Any) -> None:
+        _, text = plain
         table = text[text.index('<table class="verdicts">') : text.index("</table>")]
         rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr")[2:]]
         result, names = made.evaluation.result, np.array(made.evaluation.labels)
@@ -122,8 +128,8 @@ class TestPage:
             expected[label] = (int(where.sum()), int(where.sum()) - found, found)
         assert counted == expected
 
-    def test_a_card_an_image(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_a_card_an_image(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         cards = [attributes for tag, attributes in page.tags if tag == "li" and "card" in (attributes["class"] or "")]
         assert len(cards) == 9
@@ -133,8 +139,8 @@ class TestPage:
         # Four panels a card, and at least the patch, the good one, where it is from, and the context's places.
         assert len(images) >= 9 * (4 + 4) + 1
 
-    def test_nothing_comes_from_elsewhere(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_nothing_comes_from_elsewhere(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         policy = next(dict(a)["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
         assert (policy or "").startswith(
@@ -149,8 +155,8 @@ class TestPage:
         assert not re.search(r"url\((?!#)", text)
         assert ("html", {"lang": "en"}) in page.tags
 
-    def test_hostile_names_are_text(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_hostile_names_are_text(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         assert [tag for tag, _ in page.tags].count("script") == 2
         assert text.count("</script>") == 2
@@ -159,11 +165,11 @@ class TestPage:
         records = json.loads(re.findall(r'id="records">(.*?)</script>', text, re.DOTALL)[0])
         assert {record["label"] for record in records} == {"good", "dent", "</script>"}
 
-    def test_same_input_same_bytes(self, tmp_path: Path, made: Any) -> None:
-        assert written(tmp_path, made)[1] == written(tmp_path, made)[1]
+    def test_same_input_same_bytes(self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any) -> None:
+        assert written(tmp_path, made)[1] == plain[1]
 
-    def test_date_is_the_callers(self, tmp_path: Path, made: Any) -> None:
-        assert "<dt>Date</dt>" not in written(tmp_path, made)[1]
+    def test_date_is_the_callers(self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any) -> None:
+        assert "<dt>Date</dt>" not in plain[1]
         assert "<dd>1 May</dd>" in written(tmp_path, made, date="1 May")[1]
 
     def test_rate_is_used(self, tmp_path: Path, made: Any) -> None:
@@ -171,12 +177,13 @@ class TestPage:
         assert f"The threshold {made.evaluation.result.threshold(0.5):.4g}" in text
         assert "at most 50\N{NO-BREAK SPACE}% are rejected" in text
 
-    def test_explanations_at_hand_are_used(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_explanations_at_hand_are_used(
+        self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         result = made.evaluation.result
         reasons = explained(made.detector, result, range(len(result)), None)
-        _, text = written(tmp_path, made)
         monkeypatch.setattr(report, "explained", None)
-        assert written(tmp_path, made, explanations=reasons)[1] == text
+        assert written(tmp_path, made, explanations=reasons)[1] == plain[1]
 
     def test_progress(self, tmp_path: Path, made: Any) -> None:
         told: list[tuple[str, int, int | None]] = []
