@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import re
 from dataclasses import replace
@@ -18,13 +16,10 @@ import pytest
 from sapatchcore.datasets.folders import Dataset
 from sapatchcore.datasets.samples import Sample
 from sapatchcore.errors import DataError, SettingsError
-from sapatchcore.result import Result
-from sapatchcore.show import report, report_rows
+from sapatchcore.show import report
 from sapatchcore.show.report import WrittenReport, write_report
-from sapatchcore.show.report_cards import SMALL, Scales, boxed, cut_out, drawn_over
 from sapatchcore.show.report_figures import Count, _realised, percent
-from sapatchcore.show.report_rows import explained, mistake, report_csv, shown, worst_first
-from sapatchcore.show.report_rows import report_rows as rows_of
+from sapatchcore.show.report_rows import explained
 from sapatchcore.verify.evaluate import Evaluation, evaluate_result
 
 SECONDS = {"score": 1.25}
@@ -215,6 +210,12 @@ class TestPage:
         assert "here 2 of 2" in words
         assert "as many or more occur in 33.3" in words
 
+    def test_a_sample_of_a_large_set_is_said(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "IMAGES", 5)
+        found, text = written(tmp_path, made)
+        assert found.shown == max(5, found.mistakes or 0)
+        assert f"The gallery shows {found.shown} of 9 test images: all {found.mistakes} mistakes" in Page(text).text
+
 
 class TestAbsent:
     def test_without_calibration(self, tmp_path: Path, made: Any) -> None:
@@ -309,127 +310,3 @@ class TestErrors:
         evaluation = evaluate_result(made.evaluation.result, dataset)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         assert "d?" in text
-
-
-class TestRows:
-    def test_one_record_an_image(self, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        result = made.evaluation.result
-        verdicts = result.verdicts()
-        json.dumps(rows, allow_nan=False)
-        for index, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
-            assert list(row) == list(report_rows.COLUMNS)
-            assert row["path"] == result.paths[index]
-            assert row["label"] == made.evaluation.labels[index]
-            assert row["verdict"] == ("reject" if verdict.rejected else "accept")
-            assert (row["score"], row["p_value"], row["kind"]) == (verdict.score, verdict.p_value, verdict.kind)
-            assert row["reason"] == verdict.sentence
-            assert row["ratio"] == pytest.approx(verdict.score / verdict.threshold)
-            assert row["local_share"] + row["context_share"] == pytest.approx(1)
-            assert row["good_image"] in made.detector.provenance[0]
-            regions = result.regions(index)[:3]
-            assert [tuple(one["box"]) for one in row["regions"]] == [one.box for one in regions]
-            assert [one["area"] for one in row["regions"]] == [one.area for one in regions]
-
-    def test_without_calibration(self, made: Any) -> None:
-        evaluation = replace(made.evaluation, result=replace(made.evaluation.result, calibration=None))
-        rows = rows_of(made.detector, made.dataset, evaluation)
-        assert {row["verdict"] for row in rows} == {None}
-        assert all(row["score"] > 0 for row in rows)
-        json.dumps(rows, allow_nan=False)
-
-    def test_csv_says_the_same(self, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        found = list(csv.DictReader(io.StringIO(report_csv(rows))))
-        assert len(found) == len(rows)
-        for flat, row in zip(found, rows, strict=True):
-            assert flat["path"] == row["path"]
-            assert float(flat["score"]) == row["score"]
-            assert json.loads(flat["regions"]) == row["regions"]
-            assert flat["good_box"] == " ".join(map(str, row["good_box"]))
-
-    def test_files(self, tmp_path: Path, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        parts = (made.detector, made.dataset, made.evaluation)
-        report.write_rows(*parts, csv_file=tmp_path / "a" / "r.csv", json_file=tmp_path / "r.json")
-        assert (tmp_path / "a" / "r.csv").read_bytes().decode() == report_csv(rows)
-        found = json.loads((tmp_path / "r.json").read_text())
-        assert found["verdicts"] == json.loads(json.dumps(rows))
-        assert found["image_auroc"] == made.evaluation.image_auroc
-        report.write_rows(*parts)
-        assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "r.json"]
-        with pytest.raises(DataError, match="another file with --csv"):
-            report.write_rows(*parts, csv_file=tmp_path / "r.json" / "r.csv")
-
-
-class TestOrder:
-    def result(self, made: Any, scores: list[float]) -> Result:
-        whole = subset(made, [0] * len(scores))[1].result
-        return replace(whole, scores=np.array(scores, np.float32))
-
-    def test_worst_first(self, made: Any) -> None:
-        labels = ["good", "good", "good", "dent", "dent", "dent"]
-        scores = [1.0, 9.0, 5.5, 4.0, 9.0, 5.0]
-        wrong = [mistake(score > 5, label) for score, label in zip(scores, labels, strict=True)]
-        assert wrong == ["", "false reject", "false reject", "missed defect", "", "missed defect"]
-        # The false reject by 4, the missed by 1, the false reject by ½, the missed by 0; then what is right, nearest first.
-        assert worst_first(self.result(made, scores), labels, wrong, 5.0) == [1, 3, 2, 5, 0, 4]
-
-    def test_without_threshold(self, made: Any) -> None:
-        assert worst_first(self.result(made, [1.0, 3.0, 2.0]), ["good"] * 3, [""] * 3, None) == [1, 2, 0]
-
-    def test_large_sets_keep_every_mistake(self) -> None:
-        wrong = ["" if index % 10 else "missed defect" for index in range(100)]
-        found = shown(wrong, 40)
-        assert len(found) == 40
-        assert set(range(0, 100, 10)) <= set(found)
-        assert found == sorted(set(found))
-        others = np.diff([index for index in found if index % 10])
-        assert others.max() <= 2 * others.mean() + 1
-        assert shown(wrong, 5) == list(range(0, 100, 10))
-        assert shown(wrong, 1000) == list(range(100))
-
-    def test_the_page_says_so(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(report, "IMAGES", 5)
-        found, text = written(tmp_path, made)
-        assert found.shown == max(5, found.mistakes or 0)
-        assert f"The gallery shows {found.shown} of 9 test images: all {found.mistakes} mistakes" in Page(text).text
-
-
-class TestPictures:
-    @pytest.mark.parametrize("cell", [(0, 0), (7, 7), (3, 4), (0, 7)])
-    def test_cut_out_holds_its_patch(self, cell: tuple[int, int]) -> None:
-        picture = np.zeros((80, 64, 3), np.uint8)
-        box = (cell[0] / 8, cell[1] / 8, 1 / 8, 1 / 8)
-        picture[cell[0] * 10 : cell[0] * 10 + 10, cell[1] * 8 : cell[1] * 8 + 8] = 255
-        found = cut_out(picture, box)
-        assert found.shape == (SMALL, SMALL, 3)
-        white = (found > 200).all(2)
-        # One of 7 cells a side, but for the blurred rim.
-        assert white.sum() == pytest.approx((SMALL / 7) ** 2, rel=0.35)
-
-    def test_box_lies_around_its_cell(self) -> None:
-        picture = np.full((144, 144, 3), 90, np.uint8)
-        found = boxed(picture, (0.5, 0.25, 0.125, 0.125), 144)
-        changed = (found != 90).any(2)
-        assert not changed[72:90, 36:54].any()
-        rows, columns = np.nonzero(changed)
-        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (69, 92, 33, 56)
-
-    def test_context_is_where_the_shares_are(self) -> None:
-        seen = np.full((64, 64, 3), 128, np.uint8)
-        shares = np.full((4, 4), -0.1, np.float32)
-        shares[0, 3] = 3
-        found, largest = drawn_over(seen, shares, (0.75, 0.0, 0.125, 0.125))
-        assert largest == pytest.approx(3 / 1.5)
-        colour = np.ptp(found.astype(int), axis=2)
-        assert colour[10, -10] > 50
-        assert colour[:40, :40].max() == 0
-        assert drawn_over(seen, np.zeros((4, 4), np.float32), (0, 0, 0.125, 0.125))[1] == 0
-
-    def test_scales_are_one_for_all(self, made: Any) -> None:
-        found = Scales.of(made.evaluation.result, None)
-        assert found.whole.threshold == pytest.approx(made.evaluation.result.pixel_threshold())
-        assert found.local.high == pytest.approx(float(made.evaluation.result.local_patches.max()))
-        assert [caption for caption, _, _ in found.ramps()] == ["local part", "context part"]
-        assert "pixel threshold" in found.legend().alt

@@ -137,8 +137,9 @@ def report(
 ) -> None:
     """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
     from sapatchcore.datasets.folders import open_dataset
-    from sapatchcore.show.report import require_packages, write_report, write_rows
-    from sapatchcore.show.report_rows import explained
+    from sapatchcore.show.plots import require_packages
+    from sapatchcore.show.report import write_report
+    from sapatchcore.show.report_rows import explained, write_rows
     from sapatchcore.verify.evaluate import evaluate
 
     require_packages()

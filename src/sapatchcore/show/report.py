@@ -23,11 +23,10 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.score.calibration import LEFT_OUT
 from sapatchcore.score.explain import Explanation
 from sapatchcore.show.drawing import INFERNO
-from sapatchcore.show.plots import require_packages as require_packages
+from sapatchcore.show.plots import require_packages
 from sapatchcore.show.report_cards import CausePictures, Picture, Scales, cause_pictures, panels
 from sapatchcore.show.report_figures import percent, report_figures
 from sapatchcore.show.report_rows import explained, mistake, short_names, shown, worst_first
-from sapatchcore.show.report_rows import write_rows as write_rows
 from sapatchcore.verify.evaluate import Evaluation
 from sapatchcore.verify.tables import MODELS
 
