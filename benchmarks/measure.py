@@ -24,12 +24,12 @@ import timm
 import torch
 
 import sapatchcore
+from sapatchcore.atomic import write_text
 from sapatchcore.data.pixels import prepare
 from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise
-from sapatchcore.verify.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONE = "wide_resnet50_2"

@@ -14,7 +14,7 @@ from sapatchcore.score.calibration import SEPARATE
 from sapatchcore.score.drift import drift
 from sapatchcore.score.regions import whole_mask
 from sapatchcore.settings import Settings
-from sapatchcore.show.colours import colours
+from sapatchcore.show.drawing import colours
 from sapatchcore.show.maps import write_maps
 
 RATE = 0.1

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from sapatchcore import SAPatchCore
-from sapatchcore.atomic import atomic_write
+from sapatchcore.atomic import atomic_write, write_bytes, write_json, write_text
 from sapatchcore.errors import DataError, ModelFileError
 from sapatchcore.show.maps import FORMATS, write_maps
-from sapatchcore.verify.files import write_bytes, write_json, write_text
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -6,6 +6,7 @@ import errno
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapatchcore import SAPatchCore, cli
+from sapatchcore import SAPatchCore, cli, demo
 from sapatchcore.demo import HEADS, run_demo
 from sapatchcore.errors import DataError
-from sapatchcore.show import gallery
+from sapatchcore.show import maps
 from sapatchcore.synth.screws import KINDS
 
 SMALL: dict[str, Any] = {"train": 6, "test": 2, "side": 128}
 FILES = {"screws", "PatchCore.safetensors", "SA-PatchCore.safetensors", "demo.md", "demo.png"}
 ROWS = ["Image AUROC", *(f"- {kind}" for kind in KINDS[1:]), "Pixel AUROC", "Pixel F1", "Milliseconds an image"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_network_input() -> Iterator[None]:
+    """A sixteenth of the pixels that the demo's networks see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "RESIZE", 64)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +81,16 @@ def test_models_are_the_two(made: tuple[Path, str]) -> None:
 def test_picture(made: tuple[Path, str]) -> None:
     with Image.open(made[0] / "demo.png") as image:
         page = np.asarray(image)
-    step = gallery.PANEL + gallery.GAP
+    step = maps.PANEL + maps.GAP
     assert page.shape == (
-        gallery.HEAD + len(KINDS) * step + gallery.FOOT,
-        gallery.LEFT + len(HEADS) * step,
+        maps.HEAD + len(KINDS) * step + maps.FOOT,
+        maps.LEFT + len(HEADS) * step,
         3,
     )
     panels = {
-        page[top : top + gallery.PANEL, left : left + gallery.PANEL].tobytes(): (top, left)
-        for top in range(gallery.HEAD, gallery.HEAD + len(KINDS) * step, step)
-        for left in range(gallery.LEFT, page.shape[1], step)
+        page[top : top + maps.PANEL, left : left + maps.PANEL].tobytes(): (top, left)
+        for top in range(maps.HEAD, maps.HEAD + len(KINDS) * step, step)
+        for left in range(maps.LEFT, page.shape[1], step)
     }
     assert len(panels) == len(KINDS) * len(HEADS) - 1  # all differ, but for good: nothing to outline
 

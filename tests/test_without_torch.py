@@ -26,7 +26,7 @@ RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 # What scoring with an exported model imports.
 MODULES = (
-    *("settings", "errors", "atomic", "result", "cli", "export.runtime", "show.maps", "show.colours"),
+    *("settings", "errors", "atomic", "result", "cli", "export.runtime", "show.maps", "show.drawing"),
     *(f"data.{file.stem}" for file in (PACKAGE / "data").glob("[a-z]*.py")),
     *(f"cli.{file.stem}" for file in (PACKAGE / "cli").glob("[a-z]*.py")),
     *(f"score.{name}" for name in ("anomaly_map", "calibration", "threshold", "verdict", "regions", "drift")),

@@ -1,7 +1,7 @@
 """A first run: made screws, both models with the package's own network, a table and a picture. No download.
 
-The screws are drawn (``synth/screws.py``) and the network has seen made images only, so the figures show what the two
-models do differently; they are no promise for photographs. Nothing in the folder that the demo did not make is touched.
+The screws are drawn (``synth/screws.py``) and the network was trained on made images only, so the figures show how the two
+models differ; they promise nothing for photographs. The demo touches no file in the folder that it did not make.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sapatchcore.atomic import write_bytes, write_text
 from sapatchcore.data.images import is_image, read_mask
 from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.folders import open_dataset
@@ -23,11 +24,11 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.network import choose_device
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result
-from sapatchcore.show.gallery import Row, gallery
+from sapatchcore.show.drawing import Scale
+from sapatchcore.show.maps import GalleryRow, gallery
 from sapatchcore.synth.screws import KINDS
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate_result
-from sapatchcore.verify.files import write_bytes, write_text
 from sapatchcore.verify.tables import MODELS
 
 TRAIN, TEST, SIDE = 80, 20, 350
@@ -41,11 +42,11 @@ _ADVICE = "Free space, or name another folder with `output`."
 def run_demo(
     folder: Path, progress: Progress | None = None, *, train: int = TRAIN, test: int = TEST, side: int = SIDE
 ) -> str:
-    """Make the images in ``folder``, fit and score both models, write all of it there, and return what to print.
+    """Make the images in ``folder``, fit and score both models, write everything there, and return what to print.
 
-    train: good images to learn from. test: images of each kind. side: pixels, those of all images. progress: as of
-    ``fit`` and ``predict``, before them "images", after them "metrics". In a folder of an earlier demo its images are
-    used again and its other files replaced.
+    train: good images to learn from. test: images of each kind. side: of all images, in pixels. progress: as of ``fit`` and
+    ``predict``; stage "images" comes before theirs, "metrics" after. In the folder of an earlier demo its images are used
+    again and its other files replaced.
 
     Raises DataError or ModelFileError where ``folder`` holds other files under these names or cannot be written;
     SettingsError where a number is too small.
@@ -71,7 +72,7 @@ def run_demo(
             *_text(names, columns),
             "",
             f"Images       {images}",
-            *(f"{'Model files' if not place else '':12} {path}" for place, path in enumerate(models.values())),
+            *(f"{word:12} {path}" for word, path in zip(("Model files", ""), models.values(), strict=True)),
             f"This table   {folder / TABLE}",
             f"Picture      {folder / PICTURE} (SA-PatchCore, the first test image of each kind)",
             "",
@@ -87,7 +88,7 @@ def _make_images(
 ) -> Path:
     """The data set's folder: an earlier demo's where its images are the same, else a new one.
 
-    Raises DataError where files lie there that are not surely the demo's own, so that none is ever lost or learned from.
+    Raises DataError for files there that may not be the demo's own: none is ever overwritten, or learned from.
     """
     images = folder / IMAGES
     present = {path.relative_to(images).as_posix() for path in images.rglob("*") if is_image(path)}
@@ -99,7 +100,7 @@ def _make_images(
             )
         write_dataset(images, "screws", side=side, train=train, test=dict.fromkeys(KINDS, test), progress=progress)
         return images
-    # One image of each kind is made again: a folder of the same names may come from another version or another side.
+    # One image of each kind is made again: files of the same names may come from another version or another side.
     with tempfile.TemporaryDirectory() as name:
         again = Path(name) / IMAGES
         write_dataset(again, "screws", side=side, train=1, test=dict.fromkeys(KINDS, 1))
@@ -161,11 +162,10 @@ def _markdown(names: list[str], columns: list[dict[str, str]], train: int, test:
 
 
 def _picture(result: Result, dataset: Dataset) -> bytes:
-    """The first test image of each kind with its maps, as a PNG. Chosen by place, never by how it turned out."""
+    """The first test image of each kind with its maps, as a PNG."""
     labels = [sample.label for sample in dataset.test]
-    places = [labels.index(kind) for kind in KINDS]
     rows = [
-        Row(
+        GalleryRow(
             name=labels[i],
             lines=(
                 f"score {result.scores[i]:.3g}",
@@ -176,13 +176,12 @@ def _picture(result: Result, dataset: Dataset) -> bytes:
             truth=read_mask(dataset.test[i].masks or (), result.sizes[i]),
             maps=(result.maps[i], result.local_maps[i], result.context_maps[i]),
         )
-        for i in places
+        for i in map(labels.index, KINDS)
     ]
-    # From what a good image shows everywhere: against 0 all of a map is bright.
-    scales = [
-        (float(np.median(rows[0].maps[i])), max(float(np.max(row.maps[i])) for row in rows))
-        for i in range(len(HEADS) - 2)
-    ]
+    scales = []
+    for column in zip(*(row.maps for row in rows), strict=True):
+        usual = float(np.median(column[0]))  # of the good image: against 0 all of a map would be bright
+        scales.append(Scale(usual, None, max(*(float(np.max(values)) for values in column), usual + 1e-6)))
     note = "each column on one scale: from the good image's median to the largest value"
     file = io.BytesIO()
     Image.fromarray(gallery(rows, HEADS, scales, note)).save(file, "PNG", optimize=True)

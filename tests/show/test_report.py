@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import re
 from dataclasses import replace
@@ -17,13 +15,10 @@ import pytest
 
 from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.errors import DataError, SettingsError
-from sapatchcore.result import Result
-from sapatchcore.show import report, report_rows
-from sapatchcore.show.report import ReportFacts, write_report
-from sapatchcore.show.report_cards import SMALL, Scales, boxed, cut_out, drawn_over, shrunk
+from sapatchcore.show import report
+from sapatchcore.show.report import WrittenReport, write_report
 from sapatchcore.show.report_figures import Count, _realised, percent
-from sapatchcore.show.report_rows import explained, mistake, report_csv, shown, worst_first
-from sapatchcore.show.report_rows import report_rows as rows_of
+from sapatchcore.show.report_rows import explained
 from sapatchcore.verify.evaluate import Evaluation, evaluate_result
 
 SECONDS = {"score": 1.25}
@@ -49,7 +44,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def written(tmp_path: Path, made: Any, **options: Any) -> tuple[ReportFacts, str]:
+def written(tmp_path: Path, made: Any, **options: Any) -> tuple[WrittenReport, str]:
     path = tmp_path / "report.html"
     parts = {"detector": made.detector, "dataset": made.dataset, "evaluation": made.evaluation, **options}
     found = write_report(path, **{"seconds": SECONDS, **parts})
@@ -58,12 +53,12 @@ def written(tmp_path: Path, made: Any, **options: Any) -> tuple[ReportFacts, str
 
 def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, Evaluation]:
     """The data set and evaluation of some of the test images."""
-    samples = tuple(made.dataset.test[place] for place in keep)
+    samples = tuple(made.dataset.test[index] for index in keep)
     if not masks:
         samples = tuple(Sample(one.path, one.label, () if one.is_good else None) for one in samples)
     dataset = replace(made.dataset, test=samples)
     whole = made.evaluation.result
-    picked: dict[str, Any] = {name: tuple(getattr(whole, name)[place] for place in keep) for name in ("paths", "sizes")}
+    picked: dict[str, Any] = {name: tuple(getattr(whole, name)[index] for index in keep) for name in ("paths", "sizes")}
     for name in (
         "scores",
         "local_scores",
@@ -77,10 +72,16 @@ def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, 
     return dataset, evaluate_result(replace(whole, **picked), dataset)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, made: Any) -> tuple[WrittenReport, str]:
+    """The report of ``made`` as it is, and its text."""
+    return written(tmp_path_factory.mktemp("plain"), made)
+
+
 class TestPage:
-    def test_facts(self, tmp_path: Path, made: Any) -> None:
-        found, text = written(tmp_path, made)
-        assert found.path == tmp_path / "report.html"
+    def test_what_was_written(self, plain: tuple[WrittenReport, str], made: Any) -> None:
+        found, text = plain
+        assert found.path.name == "report.html"
         assert found.bytes == found.path.stat().st_size == len(text.encode())
         assert (found.images, found.shown) == (9, 9)
         result, labels = made.evaluation.result, made.evaluation.labels
@@ -89,8 +90,8 @@ class TestPage:
         )
         assert found.mistakes == wrong
 
-    def test_sections_in_order(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_sections_in_order(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         marks = [
             "Inspection report: parts", "Data set", "Model", "Verdicts", "false reject", "Threshold from good images.",
@@ -104,8 +105,8 @@ class TestPage:
             assert mark in page.text[at:], mark
             at = page.text.index(mark, at)
 
-    def test_verdict_table_counts(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_verdict_table_counts(self, plain: tuple[WrittenReport, str], made: Any) -> None:
+        _, text = plain
         table = text[text.index('<table class="verdicts">') : text.index("</table>")]
         rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr")[2:]]
         result, names = made.evaluation.result, np.array(made.evaluation.labels)
@@ -121,8 +122,8 @@ class TestPage:
             expected[label] = (int(where.sum()), int(where.sum()) - found, found)
         assert counted == expected
 
-    def test_a_card_an_image(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_a_card_an_image(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         cards = [attributes for tag, attributes in page.tags if tag == "li" and "card" in (attributes["class"] or "")]
         assert len(cards) == 9
@@ -132,8 +133,8 @@ class TestPage:
         # Four panels a card, and at least the patch, the good one, where it is from, and the context's places.
         assert len(images) >= 9 * (4 + 4) + 1
 
-    def test_nothing_comes_from_elsewhere(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_nothing_comes_from_elsewhere(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         policy = next(dict(a)["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
         assert (policy or "").startswith(
@@ -148,8 +149,8 @@ class TestPage:
         assert not re.search(r"url\((?!#)", text)
         assert ("html", {"lang": "en"}) in page.tags
 
-    def test_hostile_names_are_text(self, tmp_path: Path, made: Any) -> None:
-        _, text = written(tmp_path, made)
+    def test_hostile_names_are_text(self, plain: tuple[WrittenReport, str]) -> None:
+        _, text = plain
         page = Page(text)
         assert [tag for tag, _ in page.tags].count("script") == 2
         assert text.count("</script>") == 2
@@ -158,11 +159,11 @@ class TestPage:
         records = json.loads(re.findall(r'id="records">(.*?)</script>', text, re.DOTALL)[0])
         assert {record["label"] for record in records} == {"good", "dent", "</script>"}
 
-    def test_same_input_same_bytes(self, tmp_path: Path, made: Any) -> None:
-        assert written(tmp_path, made)[1] == written(tmp_path, made)[1]
+    def test_same_input_same_bytes(self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any) -> None:
+        assert written(tmp_path, made)[1] == plain[1]
 
-    def test_date_is_the_callers(self, tmp_path: Path, made: Any) -> None:
-        assert "<dt>Date</dt>" not in written(tmp_path, made)[1]
+    def test_date_is_the_callers(self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any) -> None:
+        assert "<dt>Date</dt>" not in plain[1]
         assert "<dd>1 May</dd>" in written(tmp_path, made, date="1 May")[1]
 
     def test_rate_is_used(self, tmp_path: Path, made: Any) -> None:
@@ -170,12 +171,13 @@ class TestPage:
         assert f"The threshold {made.evaluation.result.threshold(0.5):.4g}" in text
         assert "at most 50\N{NO-BREAK SPACE}% are rejected" in text
 
-    def test_explanations_at_hand_are_used(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_explanations_at_hand_are_used(
+        self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         result = made.evaluation.result
         reasons = explained(made.detector, result, range(len(result)), None)
-        _, text = written(tmp_path, made)
         monkeypatch.setattr(report, "explained", None)
-        assert written(tmp_path, made, explanations=reasons)[1] == text
+        assert written(tmp_path, made, explanations=reasons)[1] == plain[1]
 
     def test_progress(self, tmp_path: Path, made: Any) -> None:
         told: list[tuple[str, int, int | None]] = []
@@ -207,6 +209,12 @@ class TestPage:
         assert "here 2 of 2" in words
         assert "as many or more occur in 33.3" in words
 
+    def test_a_sample_of_a_large_set_is_said(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "IMAGES", 5)
+        found, text = written(tmp_path, made)
+        assert found.shown == max(5, found.mistakes or 0)
+        assert f"The gallery shows {found.shown} of 9 test images: all {found.mistakes} mistakes" in Page(text).text
+
 
 class TestAbsent:
     def test_without_calibration(self, tmp_path: Path, made: Any) -> None:
@@ -226,7 +234,7 @@ class TestAbsent:
         assert 'class="causes"' not in text
 
     def test_without_defects(self, tmp_path: Path, made: Any) -> None:
-        keep = [place for place, label in enumerate(made.evaluation.labels) if label == "good"]
+        keep = [index for index, label in enumerate(made.evaluation.labels) if label == "good"]
         dataset, evaluation = subset(made, keep)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         words = Page(text).text
@@ -237,7 +245,7 @@ class TestAbsent:
         assert "has seen labels" not in words
 
     def test_without_good_images(self, tmp_path: Path, made: Any) -> None:
-        keep = [place for place, label in enumerate(made.evaluation.labels) if label != "good"]
+        keep = [index for index, label in enumerate(made.evaluation.labels) if label != "good"]
         dataset, evaluation = subset(made, keep)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         words = Page(text).text
@@ -253,7 +261,7 @@ class TestAbsent:
 
     def test_single_image_of_a_defect_has_no_interval(self, tmp_path: Path, made: Any) -> None:
         labels = made.evaluation.labels
-        keep = [place for place, label in enumerate(labels) if label != "</script>"] + [labels.index("</script>")]
+        keep = [index for index, label in enumerate(labels) if label != "</script>"] + [labels.index("</script>")]
         dataset, evaluation = subset(made, keep)
         assert (
             "2 or more images of each class"
@@ -301,135 +309,3 @@ class TestErrors:
         evaluation = evaluate_result(made.evaluation.result, dataset)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         assert "d?" in text
-
-
-class TestRows:
-    def test_one_record_an_image(self, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        result = made.evaluation.result
-        verdicts = result.verdicts()
-        json.dumps(rows, allow_nan=False)
-        for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
-            assert list(row) == list(report_rows.COLUMNS)
-            assert row["path"] == result.paths[place]
-            assert row["label"] == made.evaluation.labels[place]
-            assert row["verdict"] == ("reject" if verdict.rejected else "accept")
-            assert (row["score"], row["p_value"], row["kind"]) == (verdict.score, verdict.p_value, verdict.kind)
-            assert row["reason"] == verdict.sentence
-            assert row["ratio"] == pytest.approx(verdict.score / verdict.threshold)
-            assert row["local_share"] + row["context_share"] == pytest.approx(1)
-            assert row["good_image"] in made.detector.provenance[0]
-            regions = result.regions(place)[:3]
-            assert [tuple(one["box"]) for one in row["regions"]] == [one.box for one in regions]
-            assert [one["area"] for one in row["regions"]] == [one.area for one in regions]
-
-    def test_without_calibration(self, made: Any) -> None:
-        evaluation = replace(made.evaluation, result=replace(made.evaluation.result, calibration=None))
-        rows = rows_of(made.detector, made.dataset, evaluation)
-        assert {row["verdict"] for row in rows} == {None}
-        assert all(row["score"] > 0 for row in rows)
-        json.dumps(rows, allow_nan=False)
-
-    def test_csv_says_the_same(self, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        found = list(csv.DictReader(io.StringIO(report_csv(rows))))
-        assert len(found) == len(rows)
-        for flat, row in zip(found, rows, strict=True):
-            assert flat["path"] == row["path"]
-            assert float(flat["score"]) == row["score"]
-            assert json.loads(flat["regions"]) == row["regions"]
-            assert flat["good_box"] == " ".join(map(str, row["good_box"]))
-
-    def test_files(self, tmp_path: Path, made: Any) -> None:
-        rows = rows_of(made.detector, made.dataset, made.evaluation)
-        parts = (made.detector, made.dataset, made.evaluation)
-        report.write_rows(*parts, csv_file=tmp_path / "a" / "r.csv", json_file=tmp_path / "r.json")
-        assert (tmp_path / "a" / "r.csv").read_bytes().decode() == report_csv(rows)
-        found = json.loads((tmp_path / "r.json").read_text())
-        assert found["verdicts"] == json.loads(json.dumps(rows))
-        assert found["image_auroc"] == made.evaluation.image_auroc
-        report.write_rows(*parts)
-        assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "r.json"]
-        with pytest.raises(DataError, match="another file with `csv_file`"):
-            report.write_rows(*parts, csv_file=tmp_path / "r.json" / "r.csv")
-
-
-class TestOrder:
-    def result(self, made: Any, scores: list[float]) -> Result:
-        whole = subset(made, [0] * len(scores))[1].result
-        return replace(whole, scores=np.array(scores, np.float32))
-
-    def test_worst_first(self, made: Any) -> None:
-        labels = ["good", "good", "good", "dent", "dent", "dent"]
-        scores = [1.0, 9.0, 5.5, 4.0, 9.0, 5.0]
-        wrong = [mistake(score > 5, label) for score, label in zip(scores, labels, strict=True)]
-        assert wrong == ["", "false reject", "false reject", "missed defect", "", "missed defect"]
-        # The false reject by 4, the missed by 1, the false reject by ½, the missed by 0; then what is right, nearest first.
-        assert worst_first(self.result(made, scores), labels, wrong, 5.0) == [1, 3, 2, 5, 0, 4]
-
-    def test_without_threshold(self, made: Any) -> None:
-        assert worst_first(self.result(made, [1.0, 3.0, 2.0]), ["good"] * 3, [""] * 3, None) == [1, 2, 0]
-
-    def test_large_sets_keep_every_mistake(self) -> None:
-        wrong = ["" if place % 10 else "missed defect" for place in range(100)]
-        found = shown(wrong, 40)
-        assert len(found) == 40
-        assert set(range(0, 100, 10)) <= set(found)
-        assert found == sorted(set(found))
-        others = np.diff([place for place in found if place % 10])
-        assert others.max() <= 2 * others.mean() + 1
-        assert shown(wrong, 5) == list(range(0, 100, 10))
-        assert shown(wrong, 1000) == list(range(100))
-
-    def test_the_page_says_so(self, tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(report, "IMAGES", 5)
-        found, text = written(tmp_path, made)
-        assert found.shown == max(5, found.mistakes or 0)
-        assert f"The gallery shows {found.shown} of 9 test images: all {found.mistakes} mistakes" in Page(text).text
-
-
-class TestPictures:
-    def test_shrunk_masks_lose_nothing(self) -> None:
-        mask = np.zeros((100, 70), bool)
-        mask[33, 51] = True
-        found = shrunk(mask, (10, 7))
-        assert np.argwhere(found).tolist() == [[3, 5]]
-        assert np.argwhere(shrunk(found, (20, 14))).tolist() == [[6, 10], [6, 11], [7, 10], [7, 11]]
-        assert shrunk(mask, (100, 70)).sum() == 1
-
-    @pytest.mark.parametrize("cell", [(0, 0), (7, 7), (3, 4), (0, 7)])
-    def test_cut_out_holds_its_patch(self, cell: tuple[int, int]) -> None:
-        picture = np.zeros((80, 64, 3), np.uint8)
-        box = (cell[0] / 8, cell[1] / 8, 1 / 8, 1 / 8)
-        picture[cell[0] * 10 : cell[0] * 10 + 10, cell[1] * 8 : cell[1] * 8 + 8] = 255
-        found = cut_out(picture, box)
-        assert found.shape == (SMALL, SMALL, 3)
-        white = (found > 200).all(2)
-        # One of 7 cells a side, but for the blurred rim.
-        assert white.sum() == pytest.approx((SMALL / 7) ** 2, rel=0.35)
-
-    def test_box_lies_around_its_cell(self) -> None:
-        picture = np.full((144, 144, 3), 90, np.uint8)
-        found = boxed(picture, (0.5, 0.25, 0.125, 0.125), 144)
-        changed = (found != 90).any(2)
-        assert not changed[72:90, 36:54].any()
-        rows, columns = np.nonzero(changed)
-        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (69, 92, 33, 56)
-
-    def test_context_is_where_the_shares_are(self) -> None:
-        seen = np.full((64, 64, 3), 128, np.uint8)
-        shares = np.full((4, 4), -0.1, np.float32)
-        shares[0, 3] = 3
-        found, largest = drawn_over(seen, shares, (0.75, 0.0, 0.125, 0.125))
-        assert largest == pytest.approx(3 / 1.5)
-        colour = np.ptp(found.astype(int), axis=2)
-        assert colour[10, -10] > 50
-        assert colour[:40, :40].max() == 0
-        assert drawn_over(seen, np.zeros((4, 4), np.float32), (0, 0, 0.125, 0.125))[1] == 0
-
-    def test_scales_are_one_for_all(self, made: Any) -> None:
-        found = Scales.of(made.evaluation.result, None)
-        assert found.whole.threshold == pytest.approx(made.evaluation.result.pixel_threshold())
-        assert found.local.high == pytest.approx(float(made.evaluation.result.local_patches.max()))
-        assert [caption for caption, _, _ in found.ramps()] == ["local part", "context part"]
-        assert "pixel threshold" in found.legend().alt

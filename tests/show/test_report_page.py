@@ -104,8 +104,8 @@ def test_sorting(watched: Watched) -> None:
 
     def numbers(key: str) -> list[float]:
         records = page.evaluate("JSON.parse(document.getElementById('records').textContent)")
-        by_place = {f"card-{record['place']}": record[key] for record in records}
-        return [by_place[one] for one in page.locator("#cards > .card").evaluate_all("all => all.map(one => one.id)")]
+        by_id = {f"card-{record['index']}": record[key] for record in records}
+        return [by_id[one] for one in page.locator("#cards > .card").evaluate_all("all => all.map(one => one.id)")]
 
     first = watched.names()
     page.select_option("[name=sort]", "score")

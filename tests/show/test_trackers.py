@@ -85,9 +85,6 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
     return module
 
 
-# ---------------------------------------------------------------------------------------- what is written
-
-
 def test_tensorboard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     needs("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -223,9 +220,6 @@ def test_wandb_goes_online_with_a_key_alone(
     assert "s3cret" not in json.dumps(wandb.options["config"])
 
 
-# ---------------------------------------------------------------------------------------- before the work
-
-
 def test_none_does_nothing(tmp_path: Path) -> None:
     work(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -270,9 +264,6 @@ def test_nothing_is_imported_for_no_tracker() -> None:
         "print([name for name in ('wandb', 'mlflow', 'tensorboard') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-# ---------------------------------------------------------------------------------------- what goes wrong
 
 
 @pytest.mark.parametrize("name", TRACKERS)

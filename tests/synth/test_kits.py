@@ -29,25 +29,25 @@ def held(layout: kits.Layout) -> Counter[tuple[str, str]]:
     return Counter((part.compartment, part.type) for part in layout.parts)
 
 
-def seen_at(part: parts.Part, layout: kits.Layout) -> npt.NDArray[np.float64]:
+def seen_at(part: parts.KitPart, layout: kits.Layout) -> npt.NDArray[np.float64]:
     """The part's centre in the image, x and y as fractions of the side."""
     turn = np.array([[np.cos(layout.turn), -np.sin(layout.turn)], [np.sin(layout.turn), np.cos(layout.turn)]])
     return turn @ (part.x, part.y) + (layout.x, layout.y)
 
 
-def axis(part: parts.Part, count: int = 41) -> npt.NDArray[np.float64]:
+def axis(part: parts.KitPart, count: int = 41) -> npt.NDArray[np.float64]:
     """(count, 2) points along the part's axis, in the tray."""
     along = np.linspace(-1, 1, count)[:, None] * parts.REACH[part.type][0]
     return np.array([part.x, part.y]) + along * (np.cos(part.angle), np.sin(part.angle))
 
 
-def assert_apart(placed: list[parts.Part]) -> None:
+def assert_apart(placed: list[parts.KitPart]) -> None:
     for one, other in combinations(placed, 2):
         apart = np.linalg.norm(axis(one)[:, None] - axis(other)[None], axis=-1).min()
         assert apart > parts.REACH[one.type][1] + parts.REACH[other.type][1] + 0.012, (one, other)
 
 
-def assert_within(part: parts.Part) -> None:
+def assert_within(part: parts.KitPart) -> None:
     home = kits.COMPARTMENTS[part.compartment]
     beyond = np.abs(axis(part) - (home.x, home.y)) + parts.REACH[part.type][1] - (home.half_width, home.half_height)
     assert beyond.max() < 0, part
@@ -92,12 +92,12 @@ def test_an_extra_part_is_one_of_those_its_compartment_holds() -> None:
 
 
 def test_any_of_the_like_parts_may_be_the_one_marked_as_extra() -> None:
-    places = set()
+    positions = set()
     for layout in layouts("extra", 60):
         part = layout.parts[layout.offending[0]]
         if part.type == "nut":
-            places.add([one for one in layout.parts if one.type == "nut"].index(part))
-    assert places == {0, 1, 2}
+            positions.add([one for one in layout.parts if one.type == "nut"].index(part))
+    assert positions == {0, 1, 2}
 
 
 def test_swapped_parts_change_places_and_nothing_else() -> None:
@@ -139,8 +139,8 @@ def test_parts_are_put_side_by_side_when_no_free_arrangement_is_found() -> None:
         foreign = [()] if name == "screws" else [(), *((kind,) for kind in parts.REACH if kind != "screw")]
         for first in foreign:
             types = [*first, *compartment.holds[len(first) :], compartment.holds[-1]]
-            rows = kits.place(compartment, types, random, rounds=0)
-            placed = [parts.Part(kind, name, *row, "", 1.0) for kind, row in zip(types, rows, strict=True)]
+            rows = kits.arrange(compartment, types, random, attempts=0)
+            placed = [parts.KitPart(kind, name, *row, "", 1.0) for kind, row in zip(types, rows, strict=True)]
             assert_apart(placed)
             for part in placed:
                 assert_within(part)
@@ -161,22 +161,22 @@ def test_a_part_lies_within_its_reach(kind: str) -> None:
 @pytest.mark.parametrize("kind", kits.KINDS)
 def test_room_for_one_part_more_is_kept_in_every_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    place = kits.place
+    arrange = kits.arrange
 
     def counted(
         compartment: kits.Compartment, types: list[str], random: np.random.Generator
     ) -> npt.NDArray[np.float64]:
         asked.append(len(types))
-        return place(compartment, types, random)
+        return arrange(compartment, types, random)
 
-    monkeypatch.setattr(kits, "place", counted)
+    monkeypatch.setattr(kits, "arrange", counted)
     layouts(kind, 3)
     assert asked == 3 * [len(one.holds) + 1 for one in kits.COMPARTMENTS.values()]
 
 
 def test_the_part_placed_last_is_no_nearer_to_the_others() -> None:
     random = np.random.default_rng(0)
-    rows = np.array([kits.place(kits.COMPARTMENTS["nuts"], ["nut"] * 3, random) for _ in range(1600)])[..., :2]
+    rows = np.array([kits.arrange(kits.COMPARTMENTS["nuts"], ["nut"] * 3, random) for _ in range(1600)])[..., :2]
     first, last = (
         np.linalg.norm(half[:, 1] - half[:, other], axis=-1) for half, other in ((rows[:800], 0), (rows[800:], 2))
     )
@@ -184,7 +184,7 @@ def test_the_part_placed_last_is_no_nearer_to_the_others() -> None:
     assert stats.ks_2samp(rows[:800, 0, 0], rows[800:, 2, 0]).pvalue > 0.01
 
 
-def descriptors(image: npt.NDArray[np.uint8], part: parts.Part, layout: kits.Layout) -> list[float]:
+def descriptors(image: npt.NDArray[np.uint8], part: parts.KitPart, layout: kits.Layout) -> list[float]:
     """Colour, spread and edges of a window that shows the part alone."""
     half = WINDOWS[part.type] * len(image)
     x, y = seen_at(part, layout) * len(image)
@@ -270,7 +270,7 @@ def test_the_mask_of_a_missing_part_is_the_floor_of_its_compartment() -> None:
     for layout in layouts("missing", 12):
         _, mask = kits.draw(layout, side, np.random.default_rng(0))
         for name, one in kits.COMPARTMENTS.items():
-            at = parts.Part("pin", name, one.x, one.y, 0.0, "", 1.0)
+            at = parts.KitPart("pin", name, one.x, one.y, 0.0, "", 1.0)
             x, y = (seen_at(at, layout) * side).astype(int)
             assert mask[y, x] == (name == layout.lacking)
         one = kits.COMPARTMENTS[layout.lacking]

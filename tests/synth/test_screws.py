@@ -33,9 +33,6 @@ def places(seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     return screws._on_rod(screw(seed, side), at, at)
 
 
-# ------------------------------------------------------------------------------------------------- shapes
-
-
 @pytest.mark.parametrize("side", [64, 97, 200])
 @pytest.mark.parametrize("kind", screws.KINDS)
 def test_any_side(kind: str, side: int) -> None:
@@ -62,9 +59,6 @@ def test_counts_are_those_of_cad_sd() -> None:
 def test_what_cannot_be_made_is_refused(kind: str, side: int) -> None:
     with pytest.raises(SettingsError, match="must be"):
         image(kind, 0, side)
-
-
-# ------------------------------------------------------------------------------------------------- masks
 
 
 @pytest.mark.parametrize("kind", ["scratch", "paint"])
@@ -108,9 +102,6 @@ def test_both_nuts_would_always_be_inside() -> None:
         _, mask = image("lacking", seed, 64)
         edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
         assert not edge.any()
-
-
-# ------------------------------------------------------------------------------------------------- no other cue
 
 
 @pytest.mark.parametrize(("kind", "end"), [("over-coupling", -1), ("lacking", 1)])

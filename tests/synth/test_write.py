@@ -145,9 +145,6 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     assert seen == [("images", done, 10) for done in range(1, 11)]
 
 
-# ------------------------------------------------------------------------------------------------- command line
-
-
 @pytest.mark.parametrize(("scene", "side"), [("screws", 64), ("kits", 96)])
 def test_command_says_what_to_type_next(
     scene: str, side: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

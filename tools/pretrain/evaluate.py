@@ -17,13 +17,13 @@ from made_sets import made_sets
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from sapatchcore.atomic import write_json
 from sapatchcore.data.sources import read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, greedy_coreset
-from sapatchcore.verify.files import write_json
 from sapatchcore.verify.metrics import auroc
 
 Maps = tuple[torch.Tensor, torch.Tensor]

@@ -22,8 +22,8 @@ from camera import photograph
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from sapatchcore.atomic import write_bytes
 from sapatchcore.embed.backbone import IMAGENET_MEAN, IMAGENET_STD
-from sapatchcore.verify.files import write_bytes
 
 Weights = dict[str, torch.Tensor]
 

@@ -139,7 +139,8 @@ def report(
 ) -> None:
     """Test a model file and write one page that opens without a network: figures, plots, every image with its reasons."""
     from sapatchcore.datasets.folders import open_dataset
-    from sapatchcore.show.report import require_packages, write_report
+    from sapatchcore.show.plots import require_packages
+    from sapatchcore.show.report import write_report
     from sapatchcore.show.report_rows import explained, report_rows, write_rows
     from sapatchcore.verify.evaluate import evaluate
 
@@ -193,7 +194,8 @@ def gif(
     """Cycle through test images: image, ground truth, anomaly map, overlay and verdict."""
     from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.errors import DataError
-    from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
+    from sapatchcore.show.gif import choose, frames_of, write_gif
+    from sapatchcore.show.maps import scale_for
 
     dataset = open_dataset(data, layout)
     if not dataset.test:

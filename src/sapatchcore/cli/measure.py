@@ -110,12 +110,12 @@ def evaluate(
     options: dict[str, Any],
 ) -> None:
     """Fit on a category's good images, score its test images, print and save all figures."""
+    from sapatchcore.atomic import write_json
     from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.detector import SAPatchCore
     from sapatchcore.show.trackers import tracked
     from sapatchcore.verify.benchmark import fit_on
     from sapatchcore.verify.evaluate import evaluate as evaluate_detector
-    from sapatchcore.verify.files import write_json
     from sapatchcore.verify.tables import evaluation_text
 
     dataset = open_dataset(data, layout)
@@ -160,7 +160,8 @@ def benchmark(
     options: dict[str, Any],
 ) -> None:
     """Run all categories and print the three result tables."""
-    from sapatchcore.show.gif import choose, frames_of, scale_for, write_gif
+    from sapatchcore.show.gif import choose, frames_of, write_gif
+    from sapatchcore.show.maps import scale_for
     from sapatchcore.show.trackers import tracked
     from sapatchcore.verify.benchmark import Jobs, benchmark_to_folder, one_by_one
     from sapatchcore.verify.tables import MODELS
@@ -213,7 +214,8 @@ def _log_pictures(
     tracker: Tracker, dataset: Dataset, evaluation: Evaluation, rate: float | None, *, prefix: str
 ) -> None:
     """The first test image of each kind, with its map and verdict."""
-    from sapatchcore.show.gif import choose, frames_of, pages, scale_for
+    from sapatchcore.show.gif import choose, frames_of, pages
+    from sapatchcore.show.maps import scale_for
 
     result = evaluation.result
     indices = choose(evaluation.labels, len(set(evaluation.labels)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sapatchcore.data.sources import Progress
 from sapatchcore.scale.cluster import RESTARTS, as_completed, connected
 from sapatchcore.settings import Settings
-from sapatchcore.verify.benchmark import Done, Job, Jobs
+from sapatchcore.verify.benchmark import BenchmarkJob, Done, Jobs
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -23,7 +23,7 @@ def side_by_side(address: str, workers: int | None) -> Jobs:
     """
 
     def run_all(
-        jobs: Sequence[Job], settings: Settings, layout: str, progress: Progress | None
+        jobs: Sequence[BenchmarkJob], settings: Settings, layout: str, progress: Progress | None
     ) -> Iterator[tuple[int, Done]]:
         import ray
 
@@ -53,8 +53,8 @@ def side_by_side(address: str, workers: int | None) -> Jobs:
     return run_all
 
 
-def _run(job: Job, settings: Settings, layout: str, folder: str, threads: int) -> Done:
-    """In a worker. folder: where relative paths start. threads: to compute with."""
+def _run(job: BenchmarkJob, settings: Settings, layout: str, folder: str, threads: int) -> Done:
+    """In a worker. folder: where relative paths start. threads: processors to compute with."""
     import torch
 
     from sapatchcore.verify.benchmark import run_job

@@ -37,7 +37,7 @@ from sapatchcore.server.schemas import (
 from sapatchcore.server.served import Served, in_own_thread
 from sapatchcore.server.service import Service
 from sapatchcore.server.uploads import ImageHeader, Upload, look
-from sapatchcore.show.colours import colours, ramp
+from sapatchcore.show.drawing import colours, ramp
 
 log = logging.getLogger("sapatchcore.server")
 Float32 = npt.NDArray[np.float32]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import scipy.ndimage  # noqa: F401 - what draws the lines: where it is missing, that is said before any image is read
+from PIL import Image, ImageDraw
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.images import read_mask
@@ -22,19 +23,42 @@ from sapatchcore.datasets.samples import Dataset
 from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
-from sapatchcore.show.colours import INK, PAPER, UInt8Array, colours
-from sapatchcore.show.overlay import PREDICTED, TRUTH, Mask, Scale, overlay, scale_of
-from sapatchcore.show.page import ACCEPT, FAINT, REJECT, Frame, draw_page
+from sapatchcore.show import drawing
+from sapatchcore.show.drawing import INK, PAPER, Colour, Float32, Mask, Scale, UInt8Array, font
+from sapatchcore.show.maps import legend
 
 WIDTHS = tuple(range(224, 95, -16))  # of a panel, in pixels; below the last one words would be too small
 COLOURS = 255  # of the palette; the 256th stands for "as in the frame before"
 SAMPLE = 60_000  # pixels from which the palette is made; more take seconds and change nothing that one sees
 TRIAL = 6  # frames that tell how large all will be
+HEADS = ("image", "ground truth", "anomaly map", "overlay")
+REJECT: Colour = (190, 60, 0)  # vermilion, filled; ACCEPT is an open box: two things in grey print too
+ACCEPT: Colour = (0, 95, 60)
+FAINT: Colour = (90, 90, 90)
+BLANK: Colour = (225, 225, 225)
 
 
 @dataclass(frozen=True)
-class GifFacts:
-    """What was written. frames: in the GIF; dropped: left out as they did not fit; bytes: the file's; width: a panel's."""
+class Frame:
+    """One test image. name: its file. label: "good" or the defect. image: (h, w, 3) uint8. truth: (h, w) bool, True
+    where defective, None where not known. values: (h, w) float32, its anomaly map. predicted: (h, w) bool or None.
+    rejected: the verdict, None where there is none. kind: "local", "co-occurrence", "both" or ""."""
+
+    name: str
+    label: str
+    image: UInt8Array
+    truth: Mask | None
+    values: Float32
+    predicted: Mask | None
+    score: float
+    p_value: float | None
+    rejected: bool | None
+    kind: str
+
+
+@dataclass(frozen=True)
+class WrittenGif:
+    """frames: in the GIF; dropped: left out as they did not fit; bytes: of the file; width: of a panel, in pixels."""
 
     frames: int
     dropped: int
@@ -43,44 +67,37 @@ class GifFacts:
 
 
 def choose(labels: Sequence[str], most: int) -> list[int]:
-    """The places of at most ``most`` images, to be shown in this order: one of each label in turn, labels sorted.
+    """The indices of at most ``most`` images, to be shown in this order: one of each label in turn, labels sorted.
 
-    labels: n texts. Of each label's images, those that lie evenly in their order: never by how they turned out.
+    labels: n texts. Of each label, images at even steps of their order: never by how they turned out.
     """
-    places = {label: [at for at, other in enumerate(labels) if other == label] for label in sorted(set(labels))}
-    turns = [(turn, label) for turn in range(len(labels)) for label in places if turn < len(places[label])]
-    turns = turns[: max(most, 0)]
-    counts = Counter(label for _, label in turns)
-    return [places[label][turn * len(places[label]) // counts[label]] for turn, label in turns]
+    indices = {label: [i for i, other in enumerate(labels) if other == label] for label in sorted(set(labels))}
+    order = [(turn, label) for turn in range(len(labels)) for label in indices if turn < len(indices[label])]
+    order = order[: max(most, 0)]
+    counts = Counter(label for _, label in order)
+    return [indices[label][turn * len(indices[label]) // counts[label]] for turn, label in order]
 
 
-def scale_for(result: Result, false_reject: float | None) -> Scale:
-    """One scale for all maps of ``result``: dark at a typical patch, the pixel threshold in it where there is one."""
-    typical, largest = float(np.median(result.patch_scores)), float(result.patch_scores.max())
-    if result.calibration is None:
-        return Scale(typical, None, max(largest, typical + 1e-6))
-    return scale_of(result.pixel_threshold(false_reject), low=typical, high=largest)
-
-
-def frames_of(result: Result, dataset: Dataset, places: Iterable[int], false_reject: float | None) -> Iterator[Frame]:
-    """The test images at ``places`` as frames, each read when it is asked for.
+def frames_of(result: Result, dataset: Dataset, indices: Iterable[int], false_reject: float | None) -> Iterator[Frame]:
+    """These test images as frames, each read when it is asked for.
 
     result: of ``dataset.test``, in its order. Without calibration there is no verdict, and no predicted region.
+    Raises DataError where an image or a mask cannot be read.
     """
     verdicts: Sequence[Verdict | None] = [None] * len(result)
     limit = 0.0
     if result.calibration is not None:
         verdicts, limit = result.verdicts(false_reject), result.pixel_threshold(false_reject)
-    for at in places:
-        sample, verdict, values = dataset.test[at], verdicts[at], result.maps[at]
+    for i in indices:
+        sample, verdict, values = dataset.test[i], verdicts[i], result.maps[i]
         yield Frame(
             name=f"{sample.path.parent.name}/{sample.path.name}",
             label=sample.label,
             image=read_image(sample.path),
-            truth=None if sample.masks is None else read_mask(sample.masks, result.sizes[at]),
+            truth=None if sample.masks is None else read_mask(sample.masks, result.sizes[i]),
             values=values,
             predicted=None if verdict is None else values > limit,
-            score=float(result.scores[at]),
+            score=float(result.scores[i]),
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
             kind=verdict.kind if verdict is not None else "",
@@ -103,12 +120,12 @@ def write_gif(
     title: str,
     milliseconds: int = 900,
     most_bytes: int = 8_000_000,
-) -> GifFacts:
-    """Write the frames in their order, for ever in a circle, into at most ``most_bytes``.
+) -> WrittenGif:
+    """Write the frames in their order, as a GIF that repeats for ever, into at most ``most_bytes``.
 
     frames: of any image sizes; each is scaled down when it is taken, so that a generator holds one large image at a time.
-    title: as the category's name. milliseconds: for each frame, a multiple of 10. Where the frames do not fit even with
-    the smallest panels, some are left out, evenly over their labels (see ``choose``).
+    title: such as the category's name. milliseconds: of each frame, a multiple of 10. Where the frames do not fit even
+    with the smallest panels, some are left out, evenly over their labels (see ``choose``).
     Raises DataError where there are no frames, where not even one fits, and where the file cannot be written.
     """
     small = [_reduced(frame, WIDTHS[0]) for frame in frames]
@@ -141,50 +158,43 @@ def write_gif(
 
     with atomic_write(path, DataError, sentence, make_folder=True) as part:
         part.write_bytes(data)
-    return GifFacts(len(kept), len(small) - len(kept), len(data), width)
+    return WrittenGif(len(kept), len(small) - len(kept), len(data), width)
 
 
 def _fewer(frames: Sequence[Frame], most: int) -> list[Frame]:
     """At most ``most`` of the frames, evenly over their labels, in their order."""
-    return [frames[at] for at in sorted(choose([frame.label for frame in frames], most))]
+    return [frames[i] for i in sorted(choose([frame.label for frame in frames], most))]
 
 
 def _reduced(frame: Frame, width: int) -> Frame:
     """The frame at a panel's size: as wide as it, or 1.5 times as high where the image is a tall one."""
     tall, wide = frame.image.shape[:2]
     share = min(width / wide, 1.5 * width / tall)
-    size = (max(1, round(share * wide)), max(1, round(share * tall)))
+    height, width = max(1, round(share * tall)), max(1, round(share * wide))
     return replace(
         frame,
-        image=np.asarray(Image.fromarray(frame.image).resize(size, Image.Resampling.LANCZOS)),
-        values=np.asarray(Image.fromarray(frame.values).resize(size, Image.Resampling.BILINEAR)),
-        truth=None if frame.truth is None else _reduced_mask(frame.truth, size),
-        predicted=None if frame.predicted is None else _reduced_mask(frame.predicted, size),
+        image=np.asarray(Image.fromarray(frame.image).resize((width, height), Image.Resampling.LANCZOS)),
+        values=np.asarray(Image.fromarray(frame.values).resize((width, height), Image.Resampling.BILINEAR)),
+        truth=None if frame.truth is None else drawing.resized_mask(frame.truth, (height, width)),
+        predicted=None if frame.predicted is None else drawing.resized_mask(frame.predicted, (height, width)),
     )
-
-
-def _reduced_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A pixel of the small mask is True where any of the large one's is: no speck is lost."""
-    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
 
 
 def _palette(frames: Sequence[Frame], scale: Scale) -> Image.Image:
     """The one palette of all frames: the page's own colours, the legend's, and the best for the panels themselves."""
-    own = np.array([PAPER, INK, FAINT, REJECT, ACCEPT, PREDICTED, TRUTH, (150, 150, 150), (225, 225, 225)])
-    bar = np.rint(colours(np.linspace(0, 1, 65, dtype=np.float32), (0, 1)))
+    own = np.array([PAPER, INK, FAINT, REJECT, ACCEPT, drawing.PREDICTED, drawing.TRUTH, (150, 150, 150), BLANK])
+    bar = np.rint(drawing.colours(np.linspace(0, 1, 65, dtype=np.float32), (0, 1)))
     fixed = np.concatenate([own, bar])
     seen = []
     for frame in frames:
-        mixed = overlay(frame.image, frame.values, scale, truth=None, predicted=None)
+        mixed = drawing.overlay(frame.image, frame.values, scale, truth=None, predicted=None)
         seen += [picture[::3, ::3].reshape(-1, 3) for picture in (frame.image, mixed)]
     pixels = np.concatenate(seen)
     strip = Image.fromarray(pixels[None, :: 1 + len(pixels) // SAMPLE])
     found = strip.quantize(COLOURS - len(fixed), Image.Quantize.MEDIANCUT, kmeans=1).getpalette("RGB") or []
     spare = [(255, 0, level) for level in range(256)]  # where the images have few colours
-    # Each once, as Pillow's writer mixes up twins.
-    entries = list(
-        dict.fromkeys(map(tuple, np.concatenate([fixed, np.reshape(found, (-1, 3)), spare]).astype(int).tolist()))
-    )
+    everything = np.concatenate([fixed, np.reshape(found, (-1, 3)), spare]).astype(int).tolist()
+    entries = list(dict.fromkeys(map(tuple, everything)))  # each once: Pillow's writer confuses equal ones
     palette = Image.new("P", (1, 1))
     palette.putpalette([level for entry in entries[:COLOURS] for level in entry])
     return palette
@@ -195,18 +205,17 @@ def _encoded(
 ) -> bytes:
     """The GIF's bytes. frames: at their final size."""
     height = max(frame.image.shape[0] for frame in frames)
-    counts = (f"{at} / {len(frames)}" for at in range(1, len(frames) + 1))
-    pages = (
-        draw_page(frame, count, width, height, scale, title).quantize(palette=palette, dither=Image.Dither.NONE)
-        for frame, count in zip(frames, counts, strict=True)
+    drawn = (
+        draw_page(frame, f"{number} / {len(frames)}", width, height, scale, title)
+        for number, frame in enumerate(frames, start=1)
     )
+    quantised = (page.quantize(palette=palette, dither=Image.Dither.NONE) for page in drawn)
     out = io.BytesIO()
-    first = next(pages)
-    first.save(
+    next(quantised).save(
         out,
         "GIF",
         save_all=True,
-        append_images=pages,
+        append_images=quantised,
         duration=milliseconds,
         loop=0,
         optimize=True,
@@ -214,3 +223,72 @@ def _encoded(
         transparency=COLOURS,
     )
     return out.getvalue()
+
+
+def draw_page(frame: Frame, count: str, width: int, height: int, scale: Scale, title: str) -> Image.Image:
+    """The frame as an RGB picture: four panels, the verdict in large letters, the legend.
+
+    frame: no larger than a panel. count: such as "3 / 40". width, height: of a panel, in pixels.
+    """
+    gap = max(4, width // 28)
+    words = font(max(13, width // 11))
+    line = round(1.35 * words.size)
+    foot = max(40, width // 4)  # of the legend
+    top = gap + 2 * line + gap // 2
+    whole = 4 * width + 5 * gap
+    band = round(min(3.7 * line, whole / 9))
+    canvas = Image.new("RGB", (whole, top + height + band + foot + 3 * gap), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((canvas.width - gap, gap), count, INK, words, anchor="ra")
+    room = canvas.width - 3 * gap - words.getlength(count)
+    drawing.write_fitted(pen, (gap, gap), f"{title}   {frame.name}", room, round(words.size), INK, "la")
+    for column, (head, panel) in enumerate(zip(HEADS, _panels(frame, scale), strict=True)):
+        x = gap + column * (width + gap)
+        pen.text((x + width / 2, top - gap // 2), head, FAINT, font(words.size - 1), anchor="md")
+        canvas.paste(panel, (x + (width - panel.width) // 2, top + (height - panel.height) // 2))
+    y = top + height + gap
+    _verdict(pen, frame, (gap, y, canvas.width - gap, y + band))
+    canvas.paste(Image.fromarray(legend(canvas.width - 2 * gap, foot, scale)), (gap, y + band + gap))
+    return canvas
+
+
+def _verdict(pen: ImageDraw.ImageDraw, frame: Frame, box: tuple[int, int, int, int]) -> None:
+    """The band with the verdict, large, beside it its figures and whether it is right."""
+    left, top, right, bottom = box
+    tall = bottom - top
+    middle = (top + bottom) / 2
+    block = round(3.6 * tall)
+    word = {True: "REJECT", False: "ACCEPT", None: "no verdict"}[frame.rejected]
+    ink = {True: PAPER, False: ACCEPT, None: FAINT}[frame.rejected]
+    fill, edge = (REJECT, REJECT) if frame.rejected else (PAPER, ink)
+    pen.rectangle((left, top, left + block, bottom), fill, edge, max(2, tall // 16))
+    large = font(round(tall * (0.85 if frame.rejected is not None else 0.6)))
+    pen.text((left + block / 2, middle), word, ink, large, anchor="mm", stroke_width=max(1, tall // 40))
+    figures = [] if frame.p_value is None else [f"p = {frame.p_value:.2g}"]
+    figures += [f"score {frame.score:.3g}", *([frame.kind] if frame.kind else [])]
+    right_or_wrong, mark = "", INK
+    if frame.rejected is not None and frame.rejected == (frame.label != "good"):
+        right_or_wrong, mark = "correct", ACCEPT
+    elif frame.rejected is not None:
+        right_or_wrong, mark = "WRONG: " + ("false alarm" if frame.rejected else "missed defect"), REJECT
+    x = left + block + tall // 5
+    lines = [("   ".join(figures), INK), (f"true label: {frame.label}", INK), (right_or_wrong, mark)]
+    size = max(11, round(tall / 3.7))
+    for line, (text, colour) in enumerate(lines):
+        y = top + (line + 0.5) * tall / 3
+        drawing.write_fitted(pen, (x, y), text, right - x, size, colour, "lm")
+
+
+def _panels(frame: Frame, scale: Scale) -> list[Image.Image]:
+    """The four panels of a frame at their final size."""
+    if frame.truth is None:
+        truth = Image.new("RGB", frame.image.shape[1::-1], BLANK)
+        text = "no ground\ntruth known"
+        middle = (truth.width / 2, truth.height / 2)
+        ImageDraw.Draw(truth).text(middle, text, INK, font(max(11, truth.width // 10)), anchor="mm", align="center")
+    else:
+        truth = Image.fromarray(drawing.contours(frame.image, frame.truth, drawing.TRUTH, "dashed"))
+    mixed = drawing.overlay(frame.image, frame.values, scale, truth=frame.truth, predicted=frame.predicted)
+    # At full opacity the map has the legend's very colours; the overlay says where in the image they lie.
+    alone = drawing.heat(frame.image, frame.values, scale, 1.0)
+    return [Image.fromarray(frame.image), truth, Image.fromarray(alone), Image.fromarray(mixed)]

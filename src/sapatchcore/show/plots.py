@@ -1,8 +1,8 @@
 """The report's plots as SVG text: histogram of scores, ROC, precision-recall, per-region overlap.
 
-Colours by M. Okabe and K. Ito ("Color Universal Design", 2008), which the colour-blind tell apart; never colour alone:
+Colours by M. Okabe and K. Ito ("Color Universal Design", 2008), which the colour-blind tell apart, and never colour alone:
 every group has its own hatch, every line its own dashes. Text stays text. Lines and letters are in ``currentColor``, so a
-plot follows the page that it stands in, dark or light. The same input gives the same bytes: no date, fixed names.
+plot is dark or light as its page is. The same input gives the same bytes: no date, fixed names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INK, _FAINT = "#010203", "#040506"
 
 @dataclass(frozen=True)
 class Line:
-    """A vertical line: where, what it is called in the legend, and whether it has seen labels (then it is dotted)."""
+    """A vertical line. at: its score. name: in the legend. seen_labels: chosen on test labels, and so drawn dotted."""
 
     at: float
     name: str
@@ -57,24 +57,24 @@ def require_packages() -> None:
 def histogram(groups: Mapping[str, npt.NDArray[np.floating[Any]]], lines: Sequence[Line], title: str) -> str:
     """Scores by group, in one set of bins, each group as a share of its own images; the groups one below the other.
 
-    groups: scores (n,) by name, in this order, good ones first; empty ones are left out. lines: thresholds, across all.
-    title: for those who cannot see the plot.
+    groups: scores (n,) by name, in this order, good ones first; empty ones are left out. lines: thresholds, in every row.
+    title: read to those who cannot see the plot.
     """
     groups = {name: scores for name, scores in groups.items() if len(scores)}
     low, high = _range([*(scores for scores in groups.values()), np.array([line.at for line in lines])])
     edges = np.linspace(low, high, BINS + 1)
     height = 0.75 + 0.24 * len(lines) + 0.5 * len(groups)
     figure, rows = _figure(len(groups), (SIZE[0], height))
-    for place, (ax, (name, scores)) in enumerate(zip(rows, groups.items(), strict=True)):
+    for row, (ax, (name, scores)) in enumerate(zip(rows, groups.items(), strict=True)):
         shares = np.histogram(scores, edges)[0] / len(scores)
         ax.stairs(
             shares,
             edges,
             fill=True,
-            facecolor=OKABE_ITO[place % len(OKABE_ITO)],
+            facecolor=OKABE_ITO[row % len(OKABE_ITO)],
             edgecolor=_INK,
             linewidth=0.7,
-            hatch=HATCHES[place % len(HATCHES)],
+            hatch=HATCHES[row % len(HATCHES)],
         )
         ax.set_ylim(0, max(float(shares.max()), 1e-9) * 1.1)
         ax.set_xlim(low, high)
@@ -82,7 +82,7 @@ def histogram(groups: Mapping[str, npt.NDArray[np.floating[Any]]], lines: Sequen
         ax.spines["left"].set_visible(False)
         for line in lines:
             ax.axvline(line.at, color=_INK, linewidth=1.6, linestyle=_style(line))
-        ax.tick_params(labelbottom=place == len(groups) - 1)
+        ax.tick_params(labelbottom=row == len(groups) - 1)
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
         words = f"{short} ({len(scores)})".encode("utf-8", "replace").decode()  # a folder's name may be no text
         ax.text(-0.015, 0.12, words, transform=ax.transAxes, ha="right", va="bottom")
@@ -112,10 +112,10 @@ def curves(
     level: float | None = None,
     marks: Sequence[tuple[float, float, str]] = (),
 ) -> str:
-    """Curves in the unit square, by the names of the legend; thinned here.
+    """Curves in the unit square, by their names in the legend; they are thinned here.
 
-    labels: of both axes. title: for those who cannot see the plot. limit: of x. diagonal, level: a faint line of chance.
-    marks: points with a name, such as a threshold's.
+    labels: of both axes. title: as of ``histogram``. limit: of x. diagonal, level: a faint line of what chance gives.
+    marks: named points (x, y, name), such as a threshold's.
     """
     figure, (ax,) = _figure(1, SIZE)
     if diagonal:
@@ -123,15 +123,15 @@ def curves(
     if level is not None:
         ax.plot([0, 1], [level, level], color=_FAINT, linewidth=1, linestyle=(0, (2, 3)))
     handles, names = [], []
-    for place, (name, curve) in enumerate(drawn.items()):
+    for index, (name, curve) in enumerate(drawn.items()):
         few = thinned(curve)
-        colour, dashes = OKABE_ITO[place % len(OKABE_ITO)], DASHES[place % len(DASHES)]
-        width = 2.4 if place == 0 else 1.5
+        colour, dashes = OKABE_ITO[index % len(OKABE_ITO)], DASHES[index % len(DASHES)]
+        width = 2.4 if index == 0 else 1.5
         # Clipped, half of a line on the border would be missing.
         handles += ax.plot(few.x, few.y, color=colour, linestyle=dashes, linewidth=width, clip_on=False)
         names.append(name)
-    for place, (x, y, name) in enumerate(marks):
-        shape = "os^D"[place % 4]
+    for index, (x, y, name) in enumerate(marks):
+        shape = "os^D"[index % 4]
         handles += ax.plot([x], [y], shape, color=_INK, markersize=6, clip_on=False, zorder=5)
         names.append(name)
     ax.set_xlim(0, limit)
@@ -151,7 +151,7 @@ def _figure(rows: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
 
     figure = Figure(figsize=size, facecolor="none")
     FigureCanvasSVG(figure)
-    axes = [figure.add_subplot(rows, 1, place + 1) for place in range(rows)]
+    axes = [figure.add_subplot(rows, 1, row + 1) for row in range(rows)]
     for ax in axes:
         ax.set_facecolor("none")
         ax.spines[["top", "right"]].set_visible(False)
@@ -166,7 +166,7 @@ def _range(values: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[float, floa
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an ``<svg>`` element without names that could meet another plot's, and with its title."""
+    """The figure as an ``<svg>`` element with its title, without ids that another plot of the page may have."""
     import matplotlib
     from matplotlib.text import Text
 

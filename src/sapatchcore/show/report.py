@@ -1,7 +1,7 @@
-"""A whole evaluation as one HTML file that opens anywhere, without a network: for whoever has to be shown.
+"""A whole evaluation as one HTML file that opens anywhere, without a network.
 
 Everything is inside: pictures and plots, styles, and a script that sorts and filters. The page's policy allows no request
-at all. The same model, data, settings and seconds give the same bytes; the date is the caller's to pass.
+at all. The same model, data, settings and seconds give the same bytes; the caller passes the date.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sapatchcore.atomic import write_bytes
 from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.score.calibration import LEAVE_ONE_OUT
 from sapatchcore.score.explain import Explanation
-from sapatchcore.show.colours import INFERNO
-from sapatchcore.show.plots import require_packages as require_packages
+from sapatchcore.show.drawing import INFERNO
+from sapatchcore.show.plots import require_packages
 from sapatchcore.show.report_cards import CausePictures, Picture, Scales, cause_pictures, panels
-from sapatchcore.show.report_figures import facts, percent
+from sapatchcore.show.report_figures import percent, report_figures
 from sapatchcore.show.report_rows import explained, mistake, short_names, shown, worst_first
-from sapatchcore.show.report_rows import write_rows as write_rows
 from sapatchcore.verify.evaluate import Evaluation
-from sapatchcore.verify.files import write_bytes
 from sapatchcore.verify.tables import MODELS
 
 IMAGES = 1_000  # that the gallery shows at most; mistakes are always shown
@@ -35,9 +34,9 @@ PACKAGES = ("sapatchcore", "torch", "timm", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
-class ReportFacts:
-    """What was written. path: the file; bytes: its size; images: test images; shown: of these in the gallery; mistakes:
-    false rejects and missed defects, None without calibration."""
+class WrittenReport:
+    """path: the file; bytes: its size; images: test images; shown: of these in the gallery; mistakes: false rejects and
+    missed defects, None without calibration."""
 
     path: Path
     bytes: int
@@ -48,10 +47,10 @@ class ReportFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """One image of the gallery. place: in the data set; rank: from the worst mistake on. rejected: None without calibration.
+    """One image of the gallery. index: in the data set; rank: from the worst mistake on. rejected: None without calibration.
     wrong: "", or the mistake. ratio: score over threshold. local, context: the shares of score², in [0, 1]."""
 
-    place: int
+    index: int
     rank: int
     name: str
     label: str
@@ -69,7 +68,7 @@ class Card:
     def record(self) -> dict[str, Any]:
         """What the page's script sorts and filters by."""
         verdict = None if self.rejected is None else "rejected" if self.rejected else "accepted"
-        names = ("place", "rank", "name", "label", "score", "wrong", "p_value", "kind")
+        names = ("index", "rank", "name", "label", "score", "wrong", "p_value", "kind")
         return {**{name: getattr(self, name) for name in names}, "verdict": verdict}
 
 
@@ -84,7 +83,7 @@ def write_report(
     explanations: Sequence[Explanation] | None = None,
     date: str = "",
     progress: Progress | None = None,
-) -> ReportFacts:
+) -> WrittenReport:
     """Write the report of ``evaluation``, whole or not at all.
 
     Args:
@@ -92,7 +91,7 @@ def write_report(
         detector, dataset, evaluation: What ``evaluate`` took and gave.
         false_reject: The promised rate, as of Result.threshold.
         seconds: How long each step took, to be shown.
-        explanations: What ``explained`` gave for all test images with this rate, where it is at hand.
+        explanations: What ``explained`` returned for all test images at this rate; None to compute it here.
         date: Shown as it is; "" for none.
         progress: Stages "explain" and "report".
 
@@ -110,19 +109,19 @@ def write_report(
         limit = result.threshold(false_reject)
         pairs = zip(result.scores.tolist(), labels, strict=True)
         wrong = [mistake(score > limit, label) for score, label in pairs]
-    places = shown(wrong, IMAGES)
+    indices = shown(wrong, IMAGES)
     if limit is None:
-        reasons: list[Explanation | None] = [None] * len(places)
+        reasons: list[Explanation | None] = [None] * len(indices)
     elif explanations is None:
-        reasons = [*explained(detector, result, places, false_reject, progress)]
+        reasons = [*explained(detector, result, indices, false_reject, progress)]
     else:
-        reasons = [explanations[place] for place in places]
+        reasons = [explanations[i] for i in indices]
     scales = Scales.of(result, false_reject)
-    cards = _cards(detector, dataset, evaluation, false_reject, scales, places, reasons, wrong, progress)
+    cards = _cards(detector, dataset, evaluation, false_reject, scales, indices, reasons, wrong, progress)
     text = _page(
         cards=cards,
         records=[card.record() for card in cards],
-        facts=facts(detector, dataset, evaluation, false_reject),
+        figures=report_figures(detector, dataset, evaluation, false_reject),
         legend=scales.legend(),
         ramps=scales.ramps(),
         colours=", ".join(f"rgb({r} {g} {b})" for r, g, b in INFERNO.astype(int).tolist()),
@@ -134,7 +133,7 @@ def write_report(
     content = text.encode("utf-8", "replace")  # a file name may hold bytes that are no text
     write_bytes(Path(path), content)
     mistakes = None if limit is None else sum(map(bool, wrong))
-    return ReportFacts(Path(path), len(content), len(labels), len(places), mistakes)
+    return WrittenReport(Path(path), len(content), len(labels), len(indices), mistakes)
 
 
 def _cards(
@@ -143,7 +142,7 @@ def _cards(
     evaluation: Evaluation,
     false_reject: float | None,
     scales: Scales,
-    places: Sequence[int],
+    indices: Sequence[int],
     reasons: Sequence[Explanation | None],
     wrong: Sequence[str],
     progress: Progress | None,
@@ -154,51 +153,53 @@ def _cards(
     limit = result.threshold(false_reject) if calibrated else None
     pixel_limit = result.pixel_threshold(false_reject) if calibrated else None
     order = worst_first(result, labels, wrong, limit)
-    ranks = {place: rank for rank, place in enumerate(order)}
+    ranks = {index: rank for rank, index in enumerate(order)}
     names = short_names(result.paths)
     training = detector.provenance[0]
     called = dict(zip(training, short_names(training), strict=True))
     cards = []
-    for number, (place, reason) in enumerate(zip(places, reasons, strict=True), start=1):
-        image = read_image(dataset.test[place].path)
-        score, local = float(result.scores[place]), float(result.local_scores[place])
+    for number, (index, reason) in enumerate(zip(indices, reasons, strict=True), start=1):
+        image = read_image(dataset.test[index].path)
+        score, local = float(result.scores[index]), float(result.local_scores[index])
         verdict = None if reason is None else reason.verdict
         causes: tuple[CausePictures, ...] = ()
         if reason is not None and pixel_limit is not None:
             causes = cause_pictures(reason, result, image, pixel_limit, called)
         cards.append(
             Card(
-                place=place,
-                rank=ranks[place],
-                name=names[place],
-                label=labels[place],
+                index=index,
+                rank=ranks[index],
+                name=names[index],
+                label=labels[index],
                 score=score,
                 rejected=None if verdict is None else verdict.rejected,
-                wrong=wrong[place],
+                wrong=wrong[index],
                 ratio=score / limit if limit else None,
                 p_value=None if verdict is None else verdict.p_value,
                 kind="" if verdict is None else verdict.kind,
                 reason="" if verdict is None else verdict.sentence,
                 local=min(local**2 / score**2, 1.0) if score > 0 else 0.0,
-                panels=panels(result, place, dataset.test[place], image, scales, pixel_limit),
+                panels=panels(result, index, dataset.test[index], image, scales, pixel_limit),
                 causes=causes,
             )
         )
         if progress is not None:
-            progress("report", number, len(places))
+            progress("report", number, len(indices))
     return sorted(cards, key=lambda card: card.rank)
 
 
 def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, float]) -> dict[str, dict[str, str]]:
     """The tables at the end: the model, its settings, versions, seconds."""
-    known = evaluation.result.calibration
+    calibration = evaluation.result.calibration
     rows, numbers = detector.memory_bank.shape
     model = {
         "Model": f"{MODELS[detector.settings.attention]}, backbone {detector.settings.backbone}",
         "Learned from": f"{len(detector.provenance[0])} good images",
         "Memory bank": f"{rows} patches of {numbers} numbers",
         "Covering radius": f"{detector.covering_radius:.4g}, in the projection in which patches are chosen",
-        "Calibration": "none" if known is None else f"{len(known)} good images, {_source(known.source)}",
+        "Calibration": "none"
+        if calibration is None
+        else f"{len(calibration)} good images, {_source(calibration.source)}",
     }
     settings = {name: _value(value) for name, value in detector.settings.model_dump(mode="json").items()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
@@ -217,7 +218,7 @@ def _value(value: object) -> str:
 
 
 def _page(**content: Any) -> str:
-    """The page. Whatever comes from names or labels is escaped; style and script are the package's own."""
+    """The page's HTML. Names and labels are escaped; style and script are the package's own."""
     import jinja2
     from markupsafe import Markup
 

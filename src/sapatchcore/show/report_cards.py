@@ -1,7 +1,7 @@
-"""The pictures of a report: one test image with its maps, and each cause with the nearest good patch, as data for a page.
+"""The pictures of a report: one test image with its maps, and each cause with the nearest good patch.
 
-Every picture is drawn once, small, as WebP inside the page. Maps have one scale each for the whole set. A patch and its
-nearest good one are cut out alike, from what the network saw of either image, so that one compares like with like.
+Every picture is drawn once, small, as WebP inside the page. Each kind of map has one scale for the whole set. A patch and
+its nearest good one are cut out alike, from what the network saw of either image, so that one compares like with like.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sapatchcore.datasets.samples import Sample
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_score import anomaly_map, part_map
 from sapatchcore.score.explain import Cause, Explanation
-from sapatchcore.show.colours import INK, OPACITY, Float32, UInt8Array
-from sapatchcore.show.gif import scale_for
-from sapatchcore.show.overlay import PREDICTED, TRUTH, Mask, Scale, contours, heat, legend, overlay
+from sapatchcore.show import drawing
+from sapatchcore.show.drawing import INK, PREDICTED, TRUTH, Float32, Scale, UInt8Array
+from sapatchcore.show.maps import legend, scale_for
 
 PANEL, MAP, SMALL = 400, 256, 144  # pixels of a picture's longer side: the image, its maps, the pictures of a cause
 AROUND = 7  # cells a side that a cut-out shows, the patch in its middle
@@ -85,34 +85,34 @@ class CausePictures:
 
 
 def panels(
-    result: Result, place: int, sample: Sample, image: UInt8Array, scales: Scales, pixel_threshold: float | None
+    result: Result, index: int, sample: Sample, image: UInt8Array, scales: Scales, pixel_threshold: float | None
 ) -> tuple[Picture, ...]:
     """The image with contours, and its three maps. image: (h, w, 3) uint8."""
-    size = result.sizes[place]
+    size = result.sizes[index]
     pixels = _resized(image, _within(size, min(PANEL, max(MAP, *size))))
     words = []
     if pixel_threshold is not None:  # the regions as they are in the image's own pixels
-        found = result.maps[place] > pixel_threshold
-        pixels = contours(pixels, shrunk(found, pixels.shape[:2]), PREDICTED, "solid")
+        found = result.maps[index] > pixel_threshold
+        pixels = drawing.contours(pixels, drawing.resized_mask(found, pixels.shape[:2]), PREDICTED, "solid")
         words.append("predicted regions solid")
     if sample.masks is None:
         words.append("ground truth not known")
     elif sample.masks:
         truth = read_mask(sample.masks, size)
-        pixels = contours(pixels, shrunk(truth, pixels.shape[:2]), TRUTH, "dashed")
+        pixels = drawing.contours(pixels, drawing.resized_mask(truth, pixels.shape[:2]), TRUTH, "dashed")
         words.append("ground truth dashed")
     pictures = [_picture(pixels, "image", f"{sample.path.name}: {', '.join(words) or 'image'}")]
 
     small = _within(size, MAP)
     ground = _resized(image, small)
-    scores, how = result.patch_scores[place], (small, result.resize, result.crop)
+    scores, how = result.patch_scores[index], (small, result.resize, result.crop)
     maps = (
         (anomaly_map(scores, *how), scales.whole),
-        (part_map(scores, result.local_patches[place], *how), scales.local),
-        (part_map(scores, result.context_patches[place], *how), scales.context),
+        (part_map(scores, result.local_patches[index], *how), scales.local),
+        (part_map(scores, result.context_patches[index], *how), scales.context),
     )
     for caption, (values, scale) in zip(MAPS, maps, strict=True):
-        drawn = overlay(ground, values, scale, truth=None, predicted=None)
+        drawn = drawing.overlay(ground, values, scale, truth=None, predicted=None)
         pictures.append(_picture(drawn, caption, f"{caption.capitalize()} of {sample.path.name}"))
     return tuple(pictures)
 
@@ -120,7 +120,7 @@ def panels(
 def cause_pictures(
     explanation: Explanation, result: Result, image: UInt8Array, limit: float, names: dict[str, str]
 ) -> tuple[CausePictures, ...]:
-    """Of each cause of an image. limit: the pixel threshold. names: what to call training images, by their names."""
+    """The pictures of an image's causes. limit: the pixel threshold. names: what the report calls each training image."""
     seen = prepare(image, result.resize, result.crop)
     height, width = result.patch_scores.shape[1:]
     found = []
@@ -175,29 +175,19 @@ def boxed(picture: UInt8Array, box: Share, side: int) -> UInt8Array:
 
 
 def drawn_over(seen: UInt8Array, shares: Float32, box: Share) -> tuple[UInt8Array, float]:
-    """The places that drew a patch's context away from what good images show, over the image in grey, the patch boxed.
+    """Where a patch's context score comes from, as heat over the image in grey, the patch boxed.
 
-    seen: (h, w, 3) uint8, what the network saw. shares: (h, w) float32 of context²; those below 0 drew it back, and stay
-    clear. Also returns the largest share of the sum, in [0, 1] where none drew it back.
+    seen: (h, w, 3) uint8, what the network saw. shares: (h, w) float32 of context²; those below 0 lower it, and stay
+    clear. Also returns the largest share of the sum, in [0, 1] where none lowers it.
     """
     size = _within((seen.shape[0], seen.shape[1]), SMALL)
-    place = Image.fromarray(np.maximum(shares, 0)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    values: Float32 = np.asarray(place)
+    positive = Image.fromarray(np.maximum(shares, 0))
+    values: Float32 = np.asarray(positive.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     part = values / np.float32(max(float(values.max()), 1e-30))
-    opacity: Float32 = np.float32(OPACITY) * np.clip(3 * part, 0, 1)
-    picture = heat(_resized(seen, size), part, Scale(0.0, None, 1.0), opacity)
+    opacity: Float32 = np.float32(drawing.OPACITY) * np.clip(3 * part, 0, 1)
+    picture = drawing.heat(_resized(seen, size), part, Scale(0.0, None, 1.0), opacity)
     total = float(shares.sum())
     return boxed(picture, box, SMALL), max(float(shares.max()), 0.0) / total if total > 0 else 0.0
-
-
-def shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The mask at ``size`` (h, w): a pixel is True where any pixel below it is, so that nothing small is lost."""
-    for axis, (pixels, wanted) in enumerate(zip(mask.shape, size, strict=True)):
-        if wanted <= pixels:
-            mask = np.logical_or.reduceat(mask, np.arange(wanted) * pixels // wanted, axis=axis)
-        else:
-            mask = np.take(mask, np.arange(wanted) * pixels // wanted, axis=axis)
-    return mask
 
 
 def _words(cause: Cause, number: int, limit: float) -> str:

@@ -1,4 +1,4 @@
-"""What a report says in numbers: verdict counts, both thresholds, the result tables, intervals and plots."""
+"""A report's numbers: verdict counts, both thresholds, the result tables, intervals and plots."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from sapatchcore.errors import MetricError
 from sapatchcore.score.calibration import LEAVE_ONE_OUT
 from sapatchcore.score.threshold import rank
 from sapatchcore.show.plots import Line, curves, histogram
-from sapatchcore.verify.bootstrap import LEVEL, RESAMPLES, Interval, auroc_interval, per_defect_intervals
-from sapatchcore.verify.curves import precision_recall_curve, roc_curve
+from sapatchcore.verify.curves import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    auroc_interval,
+    per_defect_intervals,
+    precision_recall_curve,
+    roc_curve,
+)
 from sapatchcore.verify.evaluate import Evaluation
 from sapatchcore.verify.tables import MODELS, NOT_RUN, Run, result_tables
 
@@ -41,10 +48,10 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything of a report but the gallery. counts: of the promised threshold, good first, None without calibration.
-    promise, realised, labels: sentences, "" where there is nothing to say. tables: title and (column, cell) pairs.
-    aurocs: per kind of defect, its images and interval."""
+class ReportFigures:
+    """Everything of a report but the gallery. test, good: images; kinds: of defects. counts: of the calibrated threshold,
+    good first, None without calibration. rate: its promised false-reject rate. promise, realised, labels: sentences, "" for
+    none. tables: title, (column, cell) pairs and why there are none. aurocs: per kind of defect, its images and interval."""
 
     test: int
     good: int
@@ -62,7 +69,9 @@ class Facts:
     plots: tuple[Plot, ...]
 
 
-def facts(detector: SAPatchCore, dataset: Dataset, evaluation: Evaluation, false_reject: float | None) -> Facts:
+def report_figures(
+    detector: SAPatchCore, dataset: Dataset, evaluation: Evaluation, false_reject: float | None
+) -> ReportFigures:
     """All figures of ``evaluation``, as a page shows them. Raises SettingsError for a rate that cannot be promised."""
     names = np.asarray(evaluation.labels, dtype=object)
     decisions = evaluation.promised(false_reject)
@@ -70,7 +79,7 @@ def facts(detector: SAPatchCore, dataset: Dataset, evaluation: Evaluation, false
     if decisions is not None:
         counts = tuple(Count(label, of, rejected) for label, (rejected, of) in decisions.rejected.items())
     aurocs, reason = _aurocs(evaluation)
-    return Facts(
+    return ReportFigures(
         test=len(names),
         good=int((names == GOOD).sum()),
         kinds=len(set(names[names != GOOD].tolist())),
@@ -91,33 +100,33 @@ def facts(detector: SAPatchCore, dataset: Dataset, evaluation: Evaluation, false
 
 
 def _promise(evaluation: Evaluation, false_reject: float | None) -> str:
-    known = evaluation.result.calibration
-    if known is None:
+    calibration = evaluation.result.calibration
+    if calibration is None:
         return ""
     rate = evaluation.result.rate(false_reject)
     limit = evaluation.result.threshold(false_reject)
-    k = rank(rate, len(known))
+    k = rank(rate, len(calibration))
     made = "each training image measured against the model without its own patches"
-    source = made if known.source == LEAVE_ONE_OUT else "images that were not learned from"
+    source = made if calibration.source == LEAVE_ONE_OUT else "images that were not learned from"
     ordinal = "the largest" if k == 1 else f"number {k} from the top"
     return (
-        f"The threshold {limit:.4g} was made from the scores of {len(known)} good images alone ({source}): it is {ordinal} of "
-        f"them, so that of good parts like these at most {percent(rate)} are rejected, whatever defects look like."
+        f"The threshold {limit:.4g} was made from the scores of {len(calibration)} good images alone ({source}): it is {ordinal} "
+        f"of them, so that of good parts like these at most {percent(rate)} are rejected, whatever defects look like."
     )
 
 
 def _realised(evaluation: Evaluation, counts: tuple[Count, ...] | None, false_reject: float | None) -> str:
-    """How likely as many false rejects are where the promise holds exactly: they then follow a beta-binomial law."""
-    known = evaluation.result.calibration
+    """How likely so many false rejects are if the promised rate holds exactly: their number is then beta-binomial."""
+    calibration = evaluation.result.calibration
     good = next((count for count in counts or () if count.label == GOOD), None)
-    if known is None or good is None:
+    if calibration is None or good is None:
         return ""
     rate = evaluation.result.rate(false_reject)
     text = f"Promised: at most {percent(rate)} of good parts rejected; here {good.rejected} of {good.of}"
     text += f" ({percent(good.rejected / good.of)})."
     if good.rejected:
-        k = rank(rate, len(known))
-        chance = float(stats.betabinom.sf(good.rejected - 1, good.of, k, len(known) + 1 - k))
+        k = rank(rate, len(calibration))
+        chance = float(stats.betabinom.sf(good.rejected - 1, good.of, k, len(calibration) + 1 - k))
         text += f" Where the promise just holds, as many or more occur in {percent(chance)} of such test sets."
     return text
 
@@ -139,7 +148,7 @@ def _seen_labels(evaluation: Evaluation) -> str:
 def _tables(
     detector: SAPatchCore, dataset: Dataset, evaluation: Evaluation
 ) -> tuple[tuple[str, tuple[tuple[str, str], ...], str], ...]:
-    """The three result tables, without the categories that did not run; and why there is nothing in one."""
+    """The three result tables without the categories that did not run, and why one is empty."""
     model = MODELS[detector.settings.attention]
     run = Run(model, dataset.name, detector.settings.seed, evaluation.to_dict())
     reasons = [evaluation.reasons.get(name, "") for name in ("image_auroc", "pixel_auroc", "pixel_f1")]

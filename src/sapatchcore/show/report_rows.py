@@ -1,4 +1,4 @@
-"""The test images of a report as plain records: what was decided, why, and how wrong it was.
+"""The test images of a report as plain records: verdict, reason, mistake.
 
 The page, its CSV and its JSON are made of these, so they say the same.
 """
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from sapatchcore.atomic import write_bytes, write_json
 from sapatchcore.data.sources import Progress
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.result import Result
 from sapatchcore.score.explain import Cause, Explanation
 from sapatchcore.verify.evaluate import Evaluation
-from sapatchcore.verify.files import write_bytes, write_json
 
 MOST = 3  # regions of an image that are explained
 ACCEPT, REJECT = "accept", "reject"
@@ -44,7 +44,7 @@ def report_rows(
 ) -> list[dict[str, Any]]:
     """One record a test image, in the data set's order, JSON-ready (None, never NaN), by COLUMNS.
 
-    explanations: what ``explained`` gave for all test images, where it is at hand. A box is [top, left, height, width] in
+    explanations: what ``explained`` returned for all test images; None to compute it. A box is [top, left, height, width] in
     pixels of its image. verdict and what follows from it are None without calibration. regions: each with box, area and
     peak, the box of its worst patch, and image and box of the nearest good patch; good_image and good_box: of the worst.
 
@@ -53,7 +53,7 @@ def report_rows(
     if explanations is None and evaluation.result.calibration is not None:
         explanations = explained(detector, evaluation.result, range(len(dataset.test)), false_reject, progress)
     found = [None] * len(dataset.test) if explanations is None else explanations
-    return [_row(evaluation.result, place, evaluation.labels[place], one) for place, one in enumerate(found)]
+    return [_row(evaluation.result, index, evaluation.labels[index], one) for index, one in enumerate(found)]
 
 
 def report_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -103,21 +103,21 @@ def write_rows(
 def explained(
     detector: SAPatchCore,
     result: Result,
-    places: Sequence[int],
+    indices: Sequence[int],
     false_reject: float | None,
     progress: Progress | None = None,
 ) -> list[Explanation]:
-    """``detector.explain`` of the images at ``places``, with progress, stage "explain".
+    """``detector.explain`` of these images of ``result``, with progress, stage "explain".
 
     Raises NotFittedError without calibration; SettingsError for a rate that cannot be promised; DataError where an image
     cannot be read any more.
     """
     found: list[Explanation] = []
-    for start in range(0, len(places), _TOGETHER):
-        paths = [result.paths[place] for place in places[start : start + _TOGETHER]]
+    for start in range(0, len(indices), _TOGETHER):
+        paths = [result.paths[index] for index in indices[start : start + _TOGETHER]]
         found += detector.explain(paths, false_reject=false_reject, most=MOST)
         if progress is not None:
-            progress("explain", len(found), len(places))
+            progress("explain", len(found), len(indices))
     return found
 
 
@@ -129,26 +129,26 @@ def mistake(rejected: bool | None, label: str) -> str:
 
 
 def worst_first(result: Result, labels: Sequence[str], wrong: Sequence[str], limit: float | None) -> list[int]:
-    """The images' places: mistakes, the farthest on the wrong side of the threshold first; then what is right, the nearest
-    to it first. Without a threshold the highest score first."""
+    """All images' indices: mistakes, the farthest on the wrong side of the threshold first; then the others, the nearest to it
+    first. Without a threshold the highest score first."""
     if limit is None:
-        return [int(place) for place in np.argsort(-result.scores, kind="stable")]
+        return [int(index) for index in np.argsort(-result.scores, kind="stable")]
     side = np.array([1 if label == "good" else -1 for label in labels])
     beyond = side * (result.scores.astype(np.float64) - limit)  # above 0: on the wrong side
     right = np.array([not one for one in wrong])
-    return [int(place) for place in np.lexsort((np.arange(len(side)), -beyond, right))]
+    return [int(index) for index in np.lexsort((np.arange(len(side)), -beyond, right))]
 
 
 def shown(wrong: Sequence[str], most: int) -> list[int]:
-    """The places of all mistakes, and evenly of the others as many as make up ``most`` together, in their order."""
-    mistakes = [place for place, one in enumerate(wrong) if one]
-    others = [place for place, one in enumerate(wrong) if not one]
+    """The indices, in order, of all mistakes and of others at even steps, ``most`` together."""
+    mistakes = [index for index, one in enumerate(wrong) if one]
+    others = [index for index, one in enumerate(wrong) if not one]
     room = min(len(others), max(0, most - len(mistakes)))
-    return sorted([*mistakes, *(others[turn * len(others) // room] for turn in range(room))])
+    return sorted([*mistakes, *(others[step * len(others) // room] for step in range(room))])
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Paths as people read them: below the folder that all have in common, with forward slashes."""
+    """The paths relative to the folder that all have in common, with forward slashes."""
     whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - texts, not files
     try:
         shared = os.path.commonpath({os.path.dirname(path) for path in whole})  # noqa: PTH120
@@ -157,13 +157,13 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [PurePath(os.path.relpath(path, shared)).as_posix() for path in whole]
 
 
-def _row(result: Result, place: int, label: str, one: Explanation | None) -> dict[str, Any]:
-    score, local = float(result.scores[place]), float(result.local_scores[place])
+def _row(result: Result, index: int, label: str, one: Explanation | None) -> dict[str, Any]:
+    score, local = float(result.scores[index]), float(result.local_scores[index])
     share = min(local**2 / score**2, 1.0) if score > 0 else 0.0
     verdict = None if one is None else one.verdict
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
-        "path": result.paths[place],
+        "path": result.paths[index],
         "label": label,
         "score": score,
         "local_share": share,

@@ -1,7 +1,7 @@
 """Kits: a tray whose compartments hold a fixed set of parts, photographed from above.
 
 A good kit has two nuts, two washers, three pins, one screw, and a plug and a socket of one colour, any of three. Every
-part lies anywhere in its compartment, at any angle. A defective kit has the same parts, drawn alike: only a count, a place
+part lies anywhere in its compartment, at any angle. A defective kit has the same parts, drawn alike: only a count, a position
 or a pair is wrong, so no part of a defective image is unusual by itself.
 
 The positions are drawn for one part more than a compartment holds, in every image, and what is not there is left out.
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sapatchcore.errors import SettingsError, did_you_mean
 from sapatchcore.synth.camera import photograph
-from sapatchcore.synth.parts import COLOURS, REACH, Light, Part, box, draw_part, draw_shadow, mark_part
+from sapatchcore.synth.parts import COLOURS, REACH, KitPart, Light, box, draw_part, draw_shadow, mark_part
 
 Float = npt.NDArray[np.floating[Any]]  # float32 throughout; the stubs widen it beside a number
 UInt8 = npt.NDArray[np.uint8]
@@ -70,7 +70,7 @@ class Layout:
     light: the main light. gradient: (x, y) slope of the brightness over the image. tint: (r, g, b) exposure.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[KitPart, ...]
     offending: tuple[int, ...]
     lacking: str
     x: float
@@ -108,11 +108,11 @@ def lay_out(kind: str, random: np.random.Generator) -> Layout:
         marked = {name: int(random.integers(len(holds[name]))) for name in (one, other)}
         first, second = holds[one], holds[other]
         first[marked[one]], second[marked[other]] = second[marked[other]], first[marked[one]]
-    parts: list[Part] = []
+    parts: list[KitPart] = []
     offending: list[int] = []
     for name, compartment in COMPARTMENTS.items():
         types = [*holds[name], str(random.choice(compartment.holds))]
-        places = place(compartment, types, random)
+        positions = arrange(compartment, types, random)
         shades = random.normal(1, 0.025, len(types))
         keep = list(range(len(types) if kind == "extra" and name == changed else len(types) - 1))
         if kind == "extra" and name == changed:
@@ -124,8 +124,8 @@ def lay_out(kind: str, random: np.random.Generator) -> Layout:
             kept = types[index]
             if marked.get(name) == index or (kind == "wrong-pair" and name == "pair"):
                 offending.append(len(parts))
-            x, y, angle = (float(value) for value in places[index])
-            parts.append(Part(kept, name, x, y, angle, colours.get(kept, ""), float(shades[index])))
+            x, y, angle = (float(value) for value in positions[index])
+            parts.append(KitPart(kept, name, x, y, angle, colours.get(kept, ""), float(shades[index])))
     toward = random.uniform(0, 2 * math.pi)
     slope = random.uniform(0.01, 0.07)
     exposure, warmth = random.normal(1, 0.015), random.normal(0, 0.008)
@@ -143,17 +143,17 @@ def lay_out(kind: str, random: np.random.Generator) -> Layout:
     )
 
 
-def place(compartment: Compartment, types: Sequence[str], random: np.random.Generator, rounds: int = 64) -> Double:
-    """(n, 3) float64 of x, y and angle for n parts in a compartment, apart from each other and from the walls.
+def arrange(compartment: Compartment, types: Sequence[str], random: np.random.Generator, attempts: int = 64) -> Double:
+    """(n, 3) float64 of x, y and angle for n parts in a compartment, apart from each other and the walls.
 
-    Whole arrangements are drawn until one is free of contact, so no part is squeezed in after the others. After
-    ``rounds`` of draws, far more than any of the compartments needs, the parts are put side by side.
+    Whole arrangements are drawn until one is free of contact, so no part is squeezed in after the others. After as many
+    ``attempts``, far more than any of the compartments needs, the parts are put side by side.
     """
     n = len(types)
     half, radius = np.array([REACH[one] for one in types]).T
     room = np.array([compartment.half_width, compartment.half_height]) - _WALL - 0.005
     centre = np.array([compartment.x, compartment.y])
-    for _ in range(rounds):
+    for _ in range(attempts):
         angle = random.uniform(0, 2 * math.pi, (_DRAWS, n))
         axis = half[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
         where = random.uniform(-1, 1, (_DRAWS, n, 2)) * (room - radius[:, None] - np.abs(axis))
@@ -210,7 +210,7 @@ def draw(layout: Layout, side: int, random: np.random.Generator) -> tuple[UInt8,
     ), mask
 
 
-def _seen(part: Part, layout: Layout) -> Part:
+def _seen(part: KitPart, layout: Layout) -> KitPart:
     """The part in the image's frame."""
     cos, sin = math.cos(layout.turn), math.sin(layout.turn)
     x, y = layout.x + part.x * cos - part.y * sin, layout.y + part.x * sin + part.y * cos

@@ -41,8 +41,8 @@ _SHADOW_SOFT = 0.011
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part in its place.
+class KitPart:
+    """One part and where it lies.
 
     type: a key of REACH. compartment: where it lies. x, y: its centre. angle: of its axis, radians. colour: a key of
     COLOURS for plugs and sockets, "" for metal. shade: how bright it is beside its like, about 1.
@@ -65,7 +65,7 @@ class Light:
     length: float
 
 
-def draw_shadow(scene: Float, part: Part, light: Light) -> None:
+def draw_shadow(scene: Float, part: KitPart, light: Light) -> None:
     """Darken ``scene`` (side, side, 3) float32, in place, where the part keeps the light away."""
     side = len(scene)
     shift = light.length * math.cos(light.azimuth), light.length * math.sin(light.azimuth)
@@ -75,7 +75,7 @@ def draw_shadow(scene: Float, part: Part, light: Light) -> None:
         scene[window] *= 1 - strength * _ramp(0.5 - distance / softness)[..., None]
 
 
-def draw_part(scene: Float, part: Part, light: Light) -> None:
+def draw_part(scene: Float, part: KitPart, light: Light) -> None:
     """Draw the part over ``scene`` (side, side, 3) float32, in place; its edge is smooth over one pixel."""
     side = len(scene)
     window, x, y = _window(part, side, 2 / side)
@@ -85,7 +85,7 @@ def draw_part(scene: Float, part: Part, light: Light) -> None:
     scene[window] += cover * (paint - scene[window])
 
 
-def mark_part(mask: Bool, part: Part) -> None:
+def mark_part(mask: Bool, part: KitPart) -> None:
     """Set ``mask`` (side, side) bool, in place, inside the part's outline; its hole counts as part of it."""
     window, x, y = _window(part, len(mask), 1 / len(mask))
     u, v = _turned(x, y, part.angle)
@@ -95,7 +95,7 @@ def mark_part(mask: Bool, part: Part) -> None:
     mask[window] |= inside
 
 
-def _window(part: Part, side: int, margin: float) -> tuple[tuple[slice, slice], Float, Float]:
+def _window(part: KitPart, side: int, margin: float) -> tuple[tuple[slice, slice], Float, Float]:
     """The rows and columns that the part may touch, and their pixels' x (1, w) and y (h, 1) from its centre."""
     half, radius = REACH[part.type]
     across = half * abs(math.cos(part.angle)) + radius + margin
@@ -159,7 +159,7 @@ def outline(kind: str, u: Float, v: Float) -> Float:
     return distance
 
 
-def _paint(part: Part, u: Float, v: Float, azimuth: float, side: int) -> Float:
+def _paint(part: KitPart, u: Float, v: Float, azimuth: float, side: int) -> Float:
     """(h, w, 3) colour of the part's surface in the light; azimuth: of the light, in the part's frame."""
     if part.type == "pin":
         ends = np.sign(u) * _ramp((np.abs(u) - 0.048) / 0.005)

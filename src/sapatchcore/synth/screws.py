@@ -64,7 +64,7 @@ def render(kind: str, side: int, random: np.random.Generator) -> tuple[npt.NDArr
 
     side: pixels, SMALLEST or more. random: the only source of chance. The mask of scratch and paint holds the pixels that
     changed noticeably; of over-coupling one of the two nuts, drawn by lot, since either could be the one too many; of
-    lacking the places of both nuts that are not there. Raises SettingsError for another kind or a smaller side.
+    lacking where both missing nuts would be. Raises SettingsError for another kind or a smaller side.
     """
     if kind not in KINDS:
         raise SettingsError(f"kind must be {', '.join(KINDS)}. Got {kind!r}.{did_you_mean(kind, KINDS)}")
@@ -151,7 +151,7 @@ def _background(screw: Screw, nuts: Sequence[Nut], side: int) -> FloatArray:
 
 
 def _pixels_near(screw: Screw, side: int) -> tuple[npt.NDArray[np.intp], FloatArray, FloatArray]:
-    """The pixels, (n,) places in the flat image, that steel may cover; their u and v, (n,) float32."""
+    """The pixels, (n,) indices into the flat image, that steel may cover; their u and v, (n,) float32."""
     edge = 2 / screw.scale  # two pixels more than the parts themselves
     half = _half_box(screw.angle, screw.scale, screw.rod, edge)
     x, y = (

@@ -1,6 +1,6 @@
-"""How a threaded rod and a hex nut look from above under soft light, as functions of the place on them.
+"""How a threaded rod and a hex nut look from above under soft light, as functions of the position on them.
 
-All places are u (along the rod, from its middle) and v (across it), in millimetres; colours are (3, n) float32, 0…1; covers
+A position is u (along the rod, from its middle) and v (across it), in millimetres; colours are (3, n) float32, 0…1; covers
 are (n,) float32, the share of a pixel that lies inside.
 
 A part's look depends on its own draw alone; what lies beside it (a nut's shadow on the rod) reaches a millimetre or two.
@@ -112,7 +112,7 @@ def rod(u: FloatArray, v: FloatArray, size: float, one: Rod, nuts: Sequence[Nut]
     phase = turns - np.floor(turns)
     crest = np.exp(-(((phase - 0.5) / 0.17) ** 2))
     slope = np.sin(2 * np.pi * phase)
-    place = np.floor(turns).astype(np.intp)
+    turn = np.floor(turns).astype(np.intp)
     wear = one.wear[(u * 1.6 + v * 0.5).astype(np.intp) % TABLE]
     grain = one.grain[(np.floor(u * 5).astype(np.intp) * 61 + np.floor(v * 5).astype(np.intp)) % one.grain.size]
 
@@ -124,7 +124,7 @@ def rod(u: FloatArray, v: FloatArray, size: float, one: Rod, nuts: Sequence[Nut]
     wide = np.exp(-(((angle - one.glint) / 0.46) ** 2))
     narrow = np.exp(-(((angle - one.glint - 0.05 * wear) / 0.135) ** 2))
     dash = np.exp(-(((phase - 0.5) / 0.25) ** 2))  # broader than the crest: its round flanks mirror the light too
-    caught = dash * one.crests[place % TABLE] * fine + (1 - fine) * 0.45
+    caught = dash * one.crests[turn % TABLE] * fine + (1 - fine) * 0.45
     light += one.shine * narrow * caught * (1 - 0.6 * taper) + 0.13 * wide * (0.45 + caught)
     light *= 1 - 0.25 * taper + 0.5 * taper * np.exp(-(((angle - one.glint) / 0.5) ** 2))
     light *= 1 - 0.35 * np.exp(-((to_end / 0.25) ** 2))

@@ -105,9 +105,9 @@ def write_dataset(
         try:
             total = train + sum(test.values())
             for done, (paths, data) in enumerate(_files(scene, side, train, test, layout, seed)):
-                for place, content in zip(paths, data, strict=True):
-                    (part / place).parent.mkdir(parents=True, exist_ok=True)
-                    (part / place).write_bytes(content)
+                for path, content in zip(paths, data, strict=True):
+                    (part / path).parent.mkdir(parents=True, exist_ok=True)
+                    (part / path).write_bytes(content)
                 if progress is not None:
                     progress("images", done + 1, total)
             if is_new:
@@ -147,11 +147,11 @@ def _files(
     """Of every image in turn: its path below the data set and its bytes, then its mask's where it has one."""
     wanted = [(TRAIN, GOOD, train)] + [(TEST, kind, test.get(kind, 0)) for kind in scene.KINDS]
     for part, kind, count in wanted:
-        place = scene.KINDS.index(kind)
-        folder = f"{place}_{kind}" if layout == "cad_sd" else kind
+        index = scene.KINDS.index(kind)
+        folder = f"{index}_{kind}" if layout == "cad_sd" else kind
         for number in range(count):
             # Its own generator, so that neither the counts nor the order matter.
-            random = np.random.default_rng([seed, (TRAIN, TEST).index(part), place, number])
+            random = np.random.default_rng([seed, (TRAIN, TEST).index(part), index, number])
             picture, mask = scene.render(kind, side, random)
             paths = [Path(part, folder, f"{number:03}{'.jpg' if layout == 'cad_sd' else '.png'}")]
             data = [_jpeg(picture) if layout == "cad_sd" else _png(picture)]

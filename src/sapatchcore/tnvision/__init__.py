@@ -1,3 +1,3 @@
-"""TNVision's run line and YAML on this package: ``run`` works, ``config`` and ``read`` know the keys, ``results`` and
-``pictures`` write. Imported by ``main.py`` alone.
+"""TNVision's run line and YAML on this package: ``config`` declares the keys, ``read`` reads a file of them, ``run`` works,
+``results`` writes. Imported by ``main.py`` alone.
 """

@@ -56,7 +56,7 @@ def config_from(values: object, source: str) -> Config:
 
     Raises SettingsError for an unknown key (with the nearest one), a missing one, or a value out of range.
     """
-    given = _known(values, Config, "", source)
+    given = _given(values, Config, "", source)
     try:
         return Config(**given)
     except ValidationError as error:
@@ -75,8 +75,8 @@ def config_from(values: object, source: str) -> Config:
         raise SettingsError(f"{source}: {name} must be {_allowed(field)}. Got {got}.{near}") from None
 
 
-def _known(values: object, model: type[BaseModel], where: str, source: str) -> dict[str, Any]:
-    """``values`` without those that are nothing. Raises SettingsError unless all names are ``model``'s."""
+def _given(values: object, model: type[BaseModel], where: str, source: str) -> dict[str, Any]:
+    """``values`` without those that are None. Raises SettingsError for a name that ``model`` does not have."""
     fields = model.model_fields
     if not isinstance(values, dict):
         raise SettingsError(
@@ -92,7 +92,7 @@ def _known(values: object, model: type[BaseModel], where: str, source: str) -> d
             )
         section = _section(fields[name])
         if section is not None:
-            given[name] = _known({} if value is None else value, section, name, source)
+            given[name] = _given({} if value is None else value, section, name, source)
         elif value is not None:
             given[name] = value
     return given

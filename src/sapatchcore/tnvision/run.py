@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sapatchcore.atomic import write_json
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import LAYOUT_FOLDERS, Dataset
 from sapatchcore.detector import SAPatchCore
@@ -19,11 +20,17 @@ from sapatchcore.export.export import export_model, kind_of, require_packages
 from sapatchcore.export.onnx_file import LOWEST_OPSET, check_opset
 from sapatchcore.export.runtime import open_exported
 from sapatchcore.tnvision.config import Config
-from sapatchcore.tnvision.pictures import save_onnx_pictures, save_pictures, save_training_images
 from sapatchcore.tnvision.read import read_config
-from sapatchcore.tnvision.results import ADVICE, find_thresholds, log_to_wandb, scores_of
+from sapatchcore.tnvision.results import (
+    ADVICE,
+    find_thresholds,
+    log_to_wandb,
+    save_onnx_pictures,
+    save_pictures,
+    save_training_images,
+    scores_of,
+)
 from sapatchcore.verify.evaluate import evaluate
-from sapatchcore.verify.files import write_json
 
 RUN_LINE = {"task_type": "anomaly", "model_type": "unsupervised", "model_name": "sapatchcore"}
 OPTIONS = (*RUN_LINE, "yaml_config")

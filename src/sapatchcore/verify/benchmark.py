@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sapatchcore.atomic import write_text
 from sapatchcore.data.sources import Progress
 from sapatchcore.datasets.folders import find_categories, open_dataset
 from sapatchcore.datasets.samples import Dataset
@@ -15,7 +16,6 @@ from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 from sapatchcore.settings import Settings
 from sapatchcore.verify.evaluate import Evaluation, evaluate
-from sapatchcore.verify.files import write_text
 from sapatchcore.verify.tables import MODELS, Run, as_csv, as_json, as_markdown, as_text, result_tables
 
 Scored = Callable[[Run, Dataset, Evaluation], None]
@@ -24,8 +24,8 @@ FORMATS = ("text", "markdown", "csv", "json")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One fit and evaluation. path: of the category."""
+class BenchmarkJob:
+    """One category to fit and evaluate with one attention and seed. path: its folder."""
 
     category: str
     path: Path
@@ -35,14 +35,14 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A job's figures, and what they were made of."""
+    """A job's figures, and what they were computed from."""
 
     run: Run
     dataset: Dataset
     evaluation: Evaluation
 
 
-Jobs = Callable[[Sequence[Job], Settings, str, Progress | None], Iterable[tuple[int, Done]]]
+Jobs = Callable[[Sequence[BenchmarkJob], Settings, str, Progress | None], Iterable[tuple[int, Done]]]
 
 
 def chosen_categories(root: Path, wanted: Sequence[str], layout: str) -> dict[str, Path]:
@@ -54,17 +54,17 @@ def chosen_categories(root: Path, wanted: Sequence[str], layout: str) -> dict[st
     return {name: path for name, path in found.items() if not wanted or name in wanted}
 
 
-def jobs_of(categories: dict[str, Path], attentions: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+def jobs_of(categories: dict[str, Path], attentions: Sequence[str], seeds: Sequence[int]) -> list[BenchmarkJob]:
     """Every category × attention × seed, in this order."""
     return [
-        Job(name, path, attention, seed)
+        BenchmarkJob(name, path, attention, seed)
         for name, path in categories.items()
         for attention in attentions
         for seed in seeds
     ]
 
 
-def run_job(job: Job, settings: Settings, layout: str, progress: Progress | None = None) -> Done:
+def run_job(job: BenchmarkJob, settings: Settings, layout: str, progress: Progress | None = None) -> Done:
     """Fit and score one category. Raises what ``fit`` and ``evaluate`` raise."""
     dataset = open_dataset(job.path, layout)
     detector = SAPatchCore(**{**settings.model_dump(), "attention": job.attention, "seed": job.seed})
@@ -83,22 +83,22 @@ def run_job(job: Job, settings: Settings, layout: str, progress: Progress | None
 
 
 def run_benchmark(
-    jobs: Sequence[Job],
+    jobs: Sequence[BenchmarkJob],
     done: Iterable[tuple[int, Done]],
     *,
     finished: Callable[[list[Run]], None],
     scored: Scored | None = None,
 ) -> list[Run]:
-    """Take in the jobs that were ``done``, each with its place in ``jobs``, in whatever order they come.
+    """Collect the jobs that were ``done``, each with its index in ``jobs``, in whatever order they come.
 
     finished: called after each with all runs so far, in the order of ``jobs``, so that nothing is lost. scored: called after
-    that with the newest run and what it was made of.
+    that with the newest run and what it was computed from.
 
     Raises what ``done`` raises; runs that were finished have been handed out by then.
     """
     runs: list[Run | None] = [None] * len(jobs)
-    for place, one in done:
-        runs[place] = one.run
+    for index, one in done:
+        runs[index] = one.run
         finished([run for run in runs if run is not None])
         if scored is not None:
             scored(one.run, one.dataset, one.evaluation)
@@ -106,11 +106,11 @@ def run_benchmark(
 
 
 def one_by_one(
-    jobs: Sequence[Job], settings: Settings, layout: str, progress: Progress | None
+    jobs: Sequence[BenchmarkJob], settings: Settings, layout: str, progress: Progress | None
 ) -> Iterator[tuple[int, Done]]:
     """The jobs in their order, on this machine; as of ``run_job``."""
-    for place, job in enumerate(jobs):
-        yield place, run_job(job, settings, layout, progress)
+    for index, job in enumerate(jobs):
+        yield index, run_job(job, settings, layout, progress)
 
 
 def fit_on(detector: SAPatchCore, dataset: Dataset, progress: Progress | None = None) -> None:
@@ -136,7 +136,7 @@ def benchmark_to_folder(
     """Run the benchmark, keep ``output``/benchmark.{json,md,csv,txt} up to date after each run, and return the tables.
 
     compare: a second attention to run beside that of ``settings``. table_format: of the text that is returned. scored: as
-    of ``run_benchmark``. run_all: runs the jobs and gives each, with its place among them, when it is done.
+    of ``run_benchmark``. run_all: runs the jobs and yields each, with its index, when it is done.
     """
     if table_format not in FORMATS:
         raise SettingsError(

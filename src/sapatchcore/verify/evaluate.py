@@ -1,4 +1,5 @@
-"""How well a fitted detector does on a category's test images: every figure of the result tables.
+"""How well a fitted detector does on a category's test images: every figure of the result tables, and what both thresholds
+decide there: the calibrated one, from good images alone, and the one that saw the test labels.
 
 Pixel metrics are taken at each image's own size over the window that the network saw. We differ: the authors scale the
 ground truth down to the cropped 224×224. What part of the defective pixels lies outside the window is reported.
@@ -17,18 +18,44 @@ import numpy.typing as npt
 from sapatchcore.data.images import read_mask
 from sapatchcore.data.sources import Progress
 from sapatchcore.datasets.loco import read_loco_regions
-from sapatchcore.datasets.samples import Dataset, Sample
+from sapatchcore.datasets.samples import GOOD, Dataset, Sample
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
 from sapatchcore.score.regions import window
-from sapatchcore.verify.lazy import Lazy
 from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
-from sapatchcore.verify.pixels import PixelMetrics, pixel_metrics, spro_metrics
-from sapatchcore.verify.verdicts import Decisions, best_of_labels, promised
+from sapatchcore.verify.pixels import Lazy, PixelMetrics, pixel_metrics, spro_metrics
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
+
+FROM_GOOD = "good images alone"
+FROM_LABELS = "the test's own labels: optimistic"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What one image threshold decides.
+
+    source: FROM_GOOD or FROM_LABELS. false_reject: the calibrated rate, None for FROM_LABELS. image, pixel: the thresholds,
+    None where there is none. rejected: by label, good among them, how many images are rejected and of how many.
+    """
+
+    source: str
+    false_reject: float | None
+    image: float | None
+    pixel: float | None
+    rejected: dict[str, tuple[int, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "from": self.source,
+            "false_reject": self.false_reject,
+            "image": self.image,
+            "pixel": self.pixel,
+            "rejected": {label: {"rejected": count, "of": of} for label, (count, of) in self.rejected.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -59,17 +86,23 @@ class Evaluation:
 
     @property
     def best_of_labels(self) -> Decisions:
-        """What the thresholds of the best F-beta decide on the labels that they were chosen on."""
-        return best_of_labels(self.result, self.labels, self.image_threshold, self.pixel.f1_threshold)
+        """The decisions of the best F-beta's thresholds, which were chosen on these very labels."""
+        image, pixel = self.image_threshold, self.pixel.f1_threshold
+        rejected = {} if math.isnan(image) else _counts(self.result.scores >= image, self.labels)
+        return Decisions(FROM_LABELS, None, _without_nan(image), _without_nan(pixel), rejected)
 
     def promised(self, false_reject: float | None = None) -> Decisions | None:
-        """What the threshold with a promise decides; None without calibration. As verify/verdicts.py."""
-        return promised(self.result, self.labels, false_reject)
+        """The decisions of the calibrated threshold at this rate (None: as of Result.threshold); None without calibration."""
+        if self.result.calibration is None:
+            return None
+        rate = self.result.rate(false_reject)
+        image, pixel = self.result.threshold(rate), self.result.pixel_threshold(rate)
+        return Decisions(FROM_GOOD, rate, image, pixel, _counts(self.result.scores > image, self.labels))
 
     def to_dict(self, false_reject: float | None = None) -> dict[str, Any]:
         """JSON-ready: all figures (None for NaN, with its reason), and each test image's label, scores and p-value.
 
-        false_reject: of the promised threshold, as of Result.threshold.
+        false_reject: as of ``promised``.
         """
         decisions = self.promised(false_reject)
         pixel = asdict(self.pixel)
@@ -169,10 +202,10 @@ def evaluate_result(
 def _pixels(
     result: Result, samples: Sequence[Sample], progress: Progress | None, beta: float
 ) -> tuple[PixelMetrics, float]:
-    """Pixel metrics over the windows of the images whose ground truth is known; defective share outside them."""
-    known = [i for i, sample in enumerate(samples) if sample.masks is not None]
-    if not any(samples[i].masks for i in known):
-        known = []  # good images alone say nothing of pixels: no ground truth
+    """Pixel metrics over the windows of the images that have ground truth; the share of defective pixels outside them."""
+    judged = [i for i, sample in enumerate(samples) if sample.masks is not None]
+    if not any(samples[i].masks for i in judged):
+        judged = []  # good images alone say nothing of pixels: no ground truth
 
     def mask_of(i: int) -> Mask:
         return read_mask(samples[i].masks or (), result.sizes[i])
@@ -182,18 +215,18 @@ def _pixels(
 
     def report(done: int) -> None:
         if progress is not None:
-            progress("metrics", done, 2 * len(known))
+            progress("metrics", done, 2 * len(judged))
 
     maps = result.maps
     pixel = pixel_metrics(
-        Lazy(len(known), lambda place: mask_of(known[place])[seen(known[place])]),
-        Lazy(len(known), lambda place: maps[known[place]][seen(known[place])]),
+        Lazy(len(judged), lambda at: mask_of(judged[at])[seen(judged[at])]),
+        Lazy(len(judged), lambda at: maps[judged[at]][seen(judged[at])]),
         beta=beta,
         progress=report,
     )
-    if result.crop is None or not known:
-        return pixel, 0.0 if known else math.nan
-    everywhere = sum(int(mask_of(i).sum()) for i in known if samples[i].masks)
+    if result.crop is None or not judged:
+        return pixel, 0.0 if judged else math.nan
+    everywhere = sum(int(mask_of(i).sum()) for i in judged if samples[i].masks)
     return pixel, 1 - pixel.defective_pixels / everywhere if everywhere else math.nan
 
 
@@ -202,21 +235,26 @@ def _spro(result: Result, dataset: Dataset, reasons: dict[str, str]) -> dict[str
     kinds = sorted({sample.label for sample in dataset.test if not sample.is_good})
     areas = {}
     for kind in kinds:
-        places = [i for i, sample in enumerate(dataset.test) if sample.is_good or sample.label == kind]
+        indices = [i for i, sample in enumerate(dataset.test) if sample.is_good or sample.label == kind]
         try:
-            areas[kind] = _spro_of(result, dataset, places)
+            areas[kind] = _spro_of(result, dataset, indices)
         except MetricError as error:
             reasons[f"spro {kind}"] = str(error)
     return areas
 
 
-def _spro_of(result: Result, dataset: Dataset, places: Sequence[int]) -> dict[float, float]:
-    def regions_of(place: int) -> list[tuple[Mask, int]]:
-        i = places[place]
-        return read_loco_regions(dataset.test[i], dataset, result.sizes[i])
+def _spro_of(result: Result, dataset: Dataset, indices: Sequence[int]) -> dict[float, float]:
+    def regions_of(at: int) -> list[tuple[Mask, int]]:
+        return read_loco_regions(dataset.test[indices[at]], dataset, result.sizes[indices[at]])
 
     maps = result.maps
-    return spro_metrics(Lazy(len(places), regions_of), Lazy(len(places), lambda place: maps[places[place]]))
+    return spro_metrics(Lazy(len(indices), regions_of), Lazy(len(indices), lambda at: maps[indices[at]]))
+
+
+def _counts(rejected: Any, labels: Sequence[str]) -> dict[str, tuple[int, int]]:
+    names = np.asarray(labels, dtype=object)
+    order = sorted(set(labels), key=lambda label: (label != GOOD, label))
+    return {label: (int(rejected[names == label].sum()), int((names == label).sum())) for label in order}
 
 
 def _without_nan(value: Any) -> Any:

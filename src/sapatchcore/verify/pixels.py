@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,19 @@ class Indexed(Protocol[T_co]):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> T_co: ...
+
+
+class Lazy(Generic[T_co]):
+    """``length`` items, item i being ``compute(i)``: a set of large masks is never in memory as a whole."""
+
+    def __init__(self, length: int, compute: Callable[[int], T_co]) -> None:
+        self._length, self._compute = length, compute
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> T_co:
+        return self._compute(index)
 
 
 @dataclass(frozen=True)

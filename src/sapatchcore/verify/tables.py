@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import rich.table
-from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.rule import Rule
+from rich.table import Table as RichTable
 
 from sapatchcore.verify.evaluate import Evaluation
 
@@ -62,18 +62,13 @@ def result_tables(runs: Sequence[Run]) -> list[Table]:
 
 def as_text(tables: Sequence[Table]) -> str:
     """Aligned columns for a terminal of any width: one line a category, one column a model."""
-    out = io.StringIO()
-    console = Console(file=out, width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
-    for number, table in enumerate(tables):
-        if number:
-            console.print()
-        drawn = rich.table.Table(table.title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for model, _ in table.rows:
-            drawn.add_column(model, justify="right")
-        for at, column in enumerate(table.columns):
-            drawn.add_row(column, *(_cell(cells[at]) for _, cells in table.rows))
-        console.print(drawn)
-    return out.getvalue()
+    parts = []
+    for table in tables:
+        head = (table.title, *(model for model, _ in table.rows))
+        body = [(column, *(_cell(cells[i]) for _, cells in table.rows)) for i, column in enumerate(table.columns)]
+        rule = [Rule(style="none") for _ in head]
+        parts.append(_aligned([head, rule, *body], "right"))
+    return "\n\n".join(parts) + "\n"
 
 
 def as_markdown(tables: Sequence[Table]) -> str:
@@ -143,10 +138,21 @@ def evaluation_text(evaluation: Evaluation, false_reject: float | None = None) -
             made = f"best F-beta, from {decisions.source}" if rate is None else f"promised false rejects {rate:.2%}"
             lines.append(("Threshold", f"{decisions.image:.6g} ({made})", ""))
             lines += [(f"  {label} rejected", f"{n} of {of}", "") for label, (n, of) in decisions.rejected.items()]
-    width = max(len(name) for name, _, _ in lines)
-    return "\n".join(
-        f"{name.ljust(width)}  {_figure(value, evaluation.reasons.get(key, ''))}" for name, value, key in lines
-    )
+    rows = [(name, _figure(value, evaluation.reasons.get(key, ""))) for name, value, key in lines]
+    return _aligned(rows, "left")
+
+
+def _aligned(rows: Sequence[Sequence[str | Rule]], others: JustifyMethod) -> str:
+    """Rows of cells as lines, columns two blanks apart and as wide as they need; others: how all but the first align."""
+    grid = RichTable.grid(padding=(0, 2), pad_edge=False)
+    for column in range(len(rows[0])):
+        grid.add_column(justify=others if column else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    out = io.StringIO()
+    # As wide as no table is: nothing is wrapped or cut, whatever the terminal. A name is text, no markup.
+    Console(file=out, width=10_000, color_system=None, markup=False, emoji=False, highlight=False).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _figure(value: float | str, reason: str) -> str:

@@ -5,14 +5,14 @@
   // Cards stand in the order of the records: worst first.
   const all = JSON.parse(byId("records").textContent).map((record) => ({
     ...record,
-    card: byId("card-" + record.place),
+    card: byId("card-" + record.index),
     text: [record.name, record.label, record.kind, record.verdict || "", record.wrong].join(" ").toLowerCase(),
   }));
   const compare = {
     rank: (a, b) => a.rank - b.rank,
     score: (a, b) => b.score - a.score || a.rank - b.rank,
     p_value: (a, b) => a.p_value - b.p_value || b.score - a.score,
-    name: (a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) || a.place - b.place,
+    name: (a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) || a.index - b.index,
   };
   let order = [...all];
 

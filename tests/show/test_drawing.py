@@ -1,4 +1,4 @@
-"""Overlays: the scale's colours, lines that hide nothing, and both kinds of lines told apart by the colour-blind."""
+"""Drawing: the scale's colours, masks that lose no speck, lines that hide nothing and are told apart by the colour-blind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sapatchcore.show.colours import INFERNO, INK, OPACITY, PAPER, colours
-from sapatchcore.show.overlay import PREDICTED, TRUTH, Scale, contours, font, heat, legend, overlay, scale_of
+from sapatchcore.show.drawing import (
+    INFERNO,
+    INK,
+    OPACITY,
+    PAPER,
+    PREDICTED,
+    TRUTH,
+    Scale,
+    colours,
+    contours,
+    filled,
+    font,
+    heat,
+    outlined,
+    overlay,
+    resized_mask,
+    scale_of,
+)
 
 SCALE = Scale(0.0, 2.0, 4.0)
 
@@ -104,9 +121,9 @@ def test_scale_of_a_threshold() -> None:
 
 def test_heat_by_hand() -> None:
     values = np.array([[0, 2, 4, -1, 9]], np.float32)
-    places = [0, 8, 16, 0, 16]  # of inferno's 17: the threshold is the middle of this scale; beyond its ends clipped
-    np.testing.assert_array_equal(heat(grey(100, 1, 5), values, SCALE, 1.0)[0], INFERNO[places])
-    mixed = np.rint(0.75 * INFERNO[places] + 0.25 * 100)
+    anchors = [0, 8, 16, 0, 16]  # of inferno's 17: the threshold is the middle of this scale; beyond its ends clipped
+    np.testing.assert_array_equal(heat(grey(100, 1, 5), values, SCALE, 1.0)[0], INFERNO[anchors])
+    mixed = np.rint(0.75 * INFERNO[anchors] + 0.25 * 100)
     np.testing.assert_array_equal(heat(grey(100, 1, 5), values, SCALE)[0], mixed)
     blue = np.full((1, 5, 3), (0, 0, 255), np.uint8)
     np.testing.assert_array_equal(heat(blue, values, SCALE, 0.0), grey(29, 1, 5))  # 0.114 × 255
@@ -214,26 +231,60 @@ def test_line_grows_with_the_picture() -> None:
     assert thick == [2, 5]
 
 
-@pytest.mark.parametrize("scale", [SCALE, Scale(3.0, 4.0, 5.0), Scale(0.0, 1.0, 60.0), Scale(1.0, None, 7.0)])
-@pytest.mark.parametrize("size", [(936, 56), (404, 40), (320, 30)])
-def test_legend_has_bar_and_keys(scale: Scale, size: tuple[int, int]) -> None:
-    found = legend(*size, scale)
-    assert found.shape == (size[1], size[0], 3)
-    for colour in (PREDICTED, TRUTH, INK):
-        assert (found == colour).all(2).any()
-    assert (found[:, -1] == PAPER).all()  # words end before the border,
-    assert (found[-1] == PAPER).all()  # and above it
+def test_lightness_rises_evenly() -> None:
+    steps = np.diff(lab(colours(np.linspace(0, 1, 65, dtype=np.float32), (0.0, 1.0)))[:, 0])
+    assert steps.max() < 1.6 * np.median(steps)
 
 
-def test_legend_marks_the_threshold_where_it_lies() -> None:
-    marked = (legend(900, 56, SCALE)[8] == PAPER).all(1)
-    bar = np.flatnonzero(~marked)
-    inside = np.flatnonzero(marked[: bar[bar < 740].max()])
-    line = inside[inside > 10]
-    assert abs(line.mean() - (bar.min() + bar[bar < 740].max()) / 2) < 3  # 2 of 0 to 4
+def test_colours_end_at_the_top() -> None:
+    found = colours(np.array([0, 1, 4, 5, 9], np.float32), (1.0, 5.0))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[[0, 1, 3, 4]], INFERNO[[0, 0, -1, -1]])
+    np.testing.assert_array_equal(found[2], INFERNO[12])  # 3 of the scale's 4 is anchor 12 of 16
 
 
-def test_legend_writes_what_its_font_has() -> None:
+def test_palette_of_ones_own() -> None:
+    found = colours(np.array([0, 5, 10], np.float32), (0.0, 10.0), np.array([(0, 0, 0), (200, 100, 50)], np.float32))
+    np.testing.assert_array_equal(found, [(0, 0, 0), (100, 50, 25), (200, 100, 50)])
+
+
+def test_filled_and_outlined_by_hand() -> None:
+    image, mask = grey(100, 9, 9), square(9, 4, 5)
+    np.testing.assert_array_equal(filled(image, mask, (200, 0, 101))[4, 3:6], [(100,) * 3, (150, 50, 100), (100,) * 3])
+    line = (outlined(image, mask, TRUTH) == TRUTH).all(2)
+    assert line[4].tolist() == [False, True, True, False, False, False, True, True, False]
+    assert (image == 100).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_resized_mask_loses_no_pixel(seed: int) -> None:
+    """However much smaller or larger: each pixel falls on one of the new ones, and nothing else is True."""
+    rng = np.random.default_rng(seed)
+    shape, size = tuple(rng.integers(1, 700, 2)), tuple(rng.integers(1, 400, 2))
+    one = np.zeros(shape, np.bool_)
+    one[tuple(rng.integers(0, shape))] = True
+    found = resized_mask(one, size)
+    assert found.shape == size
+    assert found.dtype == np.bool_
+    larger = np.ceil(np.divide(size, shape))  # of one pixel, where the mask grows
+    assert 1 <= found.sum() <= larger.prod()
+    mask = rng.random(shape) < rng.choice([0.001, 0.1, 0.9])
+    covered = Image.fromarray(mask.astype(np.float32)).resize(size[::-1], Image.Resampling.BOX)
+    np.testing.assert_array_equal(resized_mask(mask, size), np.asarray(covered) > 0)
+
+
+def test_resized_mask_by_hand() -> None:
+    np.testing.assert_array_equal(resized_mask(square(6, 0, 3), (2, 2)), [[True, False], [False, False]])
+    np.testing.assert_array_equal(resized_mask(square(4, 1, 2), (2, 2)), [[True, False], [False, False]])
+    np.testing.assert_array_equal(resized_mask(np.array([[True, False]]), (1, 4)), [[True, True, False, False]])
+    speck = np.zeros((6000, 30), np.bool_)  # in 8 bits its share of a pixel would be rounded to nothing
+    speck[4321, 7] = True
+    assert resized_mask(speck, (6, 3)).tolist() == [
+        [row == 4 and column == 0 for column in range(3)] for row in range(6)
+    ]
+
+
+def test_font_has_what_pictures_say() -> None:
     missing = bytes(font(20).getmask("\ue123"))
     for sign in "0123456789.x=:/ abcdefghijklmnopqrstuvwxyz_-":
         assert bytes(font(20).getmask(sign)) != missing or sign == " "

@@ -1,8 +1,13 @@
-"""Maps over their images, and lines around regions, for people: one scale for a whole set, nothing hidden.
+"""What every picture is drawn with: colours of scores, one scale for a whole set, heat over an image, lines around regions.
+
+Colours: inferno by Nathaniel Smith and Stéfan van der Walt (matplotlib, CC0), every 16th of its 256 colours and straight
+lines between them. Its lightness rises evenly, so that equal steps of a score look equal, in print and to the colour-blind.
 
 Lines: what was predicted is solid and light with a dark casing, the ground truth dashed and dark with a light casing. So
 they stay two things in grey print and to the colour-blind, and each reads on any background. A line lies outside of its
-region, so that it covers no pixel of what it points at. In these pictures the image is grey: every colour is a score.
+region, so that it covers no pixel of what it points at.
+
+SciPy is imported where a line is drawn: the server, which draws no lines, runs without it.
 """
 
 from __future__ import annotations
@@ -15,19 +20,28 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import dijkstra
 
-from sapatchcore.show.colours import INK, OPACITY, PAPER, Colour, Float32, UInt8Array, colours, ramp
-
+Float32 = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Colour = tuple[int, int, int]
 Style = Literal["solid", "dashed"]
 
+OPACITY = 0.75  # of the maps' colours; the rest is the image in grey, so that one sees where the heat lies
+INK: Colour = (20, 20, 20)
+PAPER: Colour = (255, 255, 255)
 PREDICTED: Colour = (80, 230, 255)  # light cyan and dark blue: not of the maps' colours, and far apart in lightness
 TRUTH: Colour = (0, 50, 210)
 LINE = 0.0115  # a line's width, of the picture's side: 2 pixels of 96, 3 of 224, 12 of 1024
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
+INFERNO = np.array(
+    [
+        (0, 0, 4), (11, 7, 36), (33, 12, 74), (60, 9, 101), (87, 16, 109), (112, 25, 110), (137, 34, 106), (163, 43, 97),
+        (187, 55, 85), (209, 70, 68), (227, 89, 50), (241, 113, 30), (249, 141, 10), (252, 171, 15), (249, 202, 50),
+        (242, 232, 101), (252, 255, 164),
+    ],
+    np.float32,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,9 +61,9 @@ class Scale:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < middle <= self.high):
             raise ValueError(f"A scale needs finite low < threshold <= high. Got {self}.")
 
-    def place(self, value: float) -> float:
+    def position(self, score: float) -> float:
         """Where a score lies on the scale, in [0, 1]; beyond its ends clipped."""
-        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+        return min(max((score - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
 def scale_of(threshold: float, *, low: float = 0.0, high: float | None = None) -> Scale:
@@ -65,8 +79,29 @@ def scale_of(threshold: float, *, low: float = 0.0, high: float | None = None) -
     return Scale(min(low, 0.9 * threshold), threshold, top)
 
 
+def colours(values: Float32, ends: tuple[float, float], palette: Float32 = INFERNO) -> Float32:
+    """(…, 3) float32 in [0, 255]: the colour of each number.
+
+    values: (…) float32. ends: the numbers of the palette's first and last colour; what lies beyond has the nearer one.
+    palette: (k, 3) float32, evenly spaced between the ends.
+    """
+    low, high = ends
+    position = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    knots = np.linspace(0, 1, len(palette))
+    return np.stack([np.interp(position, knots, channel) for channel in palette.T], axis=-1).astype(np.float32)
+
+
+def ramp(values: Float32, low: float, full: float) -> Float32:
+    """The opacity of a map's colours, (…) float32 in [0, OPACITY]: none up to half of the way from ``low``, the usual level, to
+    ``full``, the threshold, and all of it from there on. So the part stays visible, and what counts as defective stands out.
+    """
+    clear = (low + full) / 2
+    opacity: Float32 = np.float32(OPACITY) * np.clip((values - clear) / (full - clear), 0, 1)
+    return opacity
+
+
 def heat(image: UInt8Array, values: Float32, scale: Scale, opacity: float | Float32 = OPACITY) -> UInt8Array:
-    """(h, w, 3) uint8: the map's colours over the image in grey.
+    """(h, w, 3) uint8: the map's colours over the image in grey, so that every colour is a score.
 
     image: (h, w, 3) uint8. values: (h, w) float32. opacity: of the colours, in [0, 1]; one for all or (h, w).
     Raises ValueError for other shapes and for values that are not finite (a defect of the caller's code).
@@ -84,7 +119,7 @@ def overlay(
 ) -> UInt8Array:
     """(h, w, 3) uint8: the image in grey, heat where the map is high, and lines around both kinds of regions.
 
-    image: (h, w, 3) uint8. values: (h, w) float32. truth, predicted: (h, w) bool, or None where not known. The heat is
+    image: (h, w, 3) uint8. values: (h, w) float32. truth, predicted: (h, w) bool, or None where there is none. The heat is
     clear up to half of the way from the scale's low end to the threshold (without one, to the middle), and has its full
     opacity at the threshold: the part itself stays visible, and what counts as defective stands out.
     """
@@ -92,8 +127,16 @@ def overlay(
     picture = heat(image, values, scale, ramp(values, scale.low, full))
     if predicted is not None:
         picture = contours(picture, predicted, PREDICTED, "solid")
-    if truth is not None:  # last: through its gaps one sees a predicted line at the same place
+    if truth is not None:  # last: a predicted line in the same position shows through its gaps
         picture = contours(picture, truth, TRUTH, "dashed")
+    return picture
+
+
+def filled(image: UInt8Array, mask: Mask, colour: Colour) -> UInt8Array:
+    """(h, w, 3) uint8: the image, (h, w, 3) uint8, with the colour half over it where the mask, (h, w) bool, is True."""
+    _check(image, mask)
+    picture = image.copy()
+    picture[mask] = (0.5 * image[mask] + 0.5 * np.array(colour)).astype(np.uint8)
     return picture
 
 
@@ -104,6 +147,8 @@ def contours(picture: UInt8Array, mask: Mask, colour: Colour, style: Style, widt
     region touches the picture's border, the line is open; around a mask that fills the picture there is none.
     """
     _check(picture, mask)
+    from scipy import ndimage
+
     drawn = picture.copy()
     if not mask.any():
         return drawn
@@ -119,37 +164,24 @@ def contours(picture: UInt8Array, mask: Mask, colour: Colour, style: Style, widt
     return drawn
 
 
-def legend(width: int, height: int, scale: Scale) -> UInt8Array:
-    """(height, width, 3) uint8: the colours with ticks in units of the threshold, or in scores where there is none; and a
-    key of both lines. About eight to twenty times as wide as high."""
-    page = Image.new("RGB", (width, height), PAPER)
-    pen = ImageDraw.Draw(page)
-    small = font(max(9, min(height // 3, width // 30)))
-    words = "ground truth"
-    sample = (round(small.size * 2.2), height // 2 - 4)
-    column = round(width - small.getlength(words) - sample[0] - 14)
-    for place, (word, colour, style) in enumerate((("predicted", PREDICTED, "solid"), (words, TRUTH, "dashed"))):
-        y = 2 + place * (height // 2)
-        page.paste(_sample(sample, colour, style), (column, y))  # type: ignore[arg-type]
-        pen.text((column + sample[0] + 8, y + sample[1] / 2), word, INK, small, anchor="lm")
-    left, right, bottom = 4, column - round(small.size * 1.5), height - round(small.size * 1.6)
-    ramp = colours(np.linspace(0, 1, right - left, dtype=np.float32), (0, 1))
-    page.paste(Image.fromarray(np.rint(np.tile(ramp, (bottom - 2, 1, 1))).astype(np.uint8)), (left, 2))
-    pen.rectangle((left - 1, 1, right, bottom), outline=INK)
-    taken: list[tuple[float, float]] = []
-    for value, word in _ticks(scale):
-        x = left + scale.place(value) * (right - left - 1)
-        long = small.getlength(word)
-        start = min(max(x - long / 2, 0), right - long)
-        if any(start < there + small.size * 0.7 and start + long > here - small.size * 0.7 for here, there in taken):
-            continue
-        taken.append((start, start + long))
-        if value == scale.threshold:  # through the whole bar, cased as it crosses dark and light
-            pen.rectangle((round(x) - 2, 2, round(x) + 2, bottom), INK)
-            pen.rectangle((round(x) - 1, 2, round(x) + 1, bottom), PAPER)
-        pen.line((x, bottom, x, bottom + 3), INK)
-        pen.text((start, bottom + 3), word, INK, small, anchor="la")
-    return np.asarray(page)
+def outlined(picture: UInt8Array, mask: Mask, colour: Colour) -> UInt8Array:
+    """(h, w, 3) uint8: the picture with a plain line, two pixels wide, around every region of the mask, one pixel outside."""
+    from scipy import ndimage
+
+    _check(picture, mask)
+    drawn = picture.copy()
+    near, far = (ndimage.binary_dilation(mask, iterations=steps) for steps in (1, 3))
+    drawn[far & ~near] = colour
+    return drawn
+
+
+def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The mask at ``size`` (h, w): True where any of the pixels that fall there is, so that no speck is ever lost.
+
+    In float32: with Pillow's 8 bits, what covers less than half of a 255th of a pixel is rounded away.
+    """
+    height, width = size
+    return np.asarray(Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)) > 0
 
 
 @cache
@@ -161,26 +193,26 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return found
 
 
-def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    """Scores and their words, the most important first: where two words meet, the later one is left out."""
-    if scale.threshold is None:
-        return [(value, f"{value:.3g}") for value in np.linspace(scale.low, scale.high, 5)[[0, 4, 2, 1, 3]].tolist()]
-    times = [1.0, 0.0, 2.0, 0.5, 1.5, 3.0, 4.0, 5.0, 10.0, 20.0, 50.0, 100.0]
-    shown = [(scale.threshold * share, f"{share:g}x threshold" if share == 1 else f"{share:g}x") for share in times]
-    shown[1] = (0.0, "0")
-    return [(value, word) for value, word in shown if scale.low <= value <= scale.high]
-
-
-def _sample(size: tuple[int, int], colour: Colour, style: Style) -> Image.Image:
-    """A line as it lies around a region, on a grey ground, for the legend."""
-    picture = np.full((size[1], size[0], 3), 150, np.uint8)
-    mask = np.zeros((size[1], size[0]), np.bool_)
-    mask[-size[1] // 3 :] = True
-    return Image.fromarray(contours(picture, mask, colour, style, max(1, size[1] // 7)))
+def write_fitted(
+    pen: ImageDraw.ImageDraw, position: tuple[float, float], text: str, room: float, size: int, ink: Colour, anchor: str
+) -> None:
+    """The text in at most ``room`` pixels: in smaller letters where it is longer, then without its middle."""
+    least = min(size, 11)
+    while size > least and font(size).getlength(text) > room:
+        size -= 1
+    kept, shown = len(text), text
+    while kept > 2 and font(size).getlength(shown) > room:
+        kept -= 1
+        shown = text[: kept // 2] + "..." + text[len(text) - (kept - kept // 2) :]
+    pen.text(position, shown, ink, font(size), anchor=anchor)
 
 
 def _along(mask: Mask) -> npt.NDArray[np.float64]:
     """(h, w) float64: how far each pixel on a region's edge lies from its edge's first, along the edge; elsewhere 0."""
+    from scipy import ndimage
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
     edge = mask & ~ndimage.binary_erosion(mask, border_value=1)
     names, count = ndimage.label(edge, np.ones((3, 3)))
     far = np.zeros(mask.shape)
