@@ -228,9 +228,6 @@ def check_pipeline(
         np.testing.assert_allclose(result.maps[i], one.map, **tolerance)
 
 
-# --- good images left out, thresholds, regions ---------------------------------------------------------------------------
-
-
 def left_out_grids(detector: SAPatchCore, images: Any) -> oracle.Float64:
     """(n, h, w) float64: each patch's distance to the nearest row that comes from another image; all training images."""
     found = detector.embed(images).astype(np.float64)
@@ -344,9 +341,6 @@ def check_kinds() -> None:
     assert usual.kind(5, 9) == "local"
 
 
-# --- why an image is rejected --------------------------------------------------------------------------------------------
-
-
 def made_patches(
     mode: str, temperature: float = 1.0, weight: float = 1.0, seed: int = 0
 ) -> tuple[patches.Patches, oracle.Float64]:
@@ -430,9 +424,6 @@ def check_cell_box(
         edges.append((round(start), round(end)))
     expected[edges[0][0] : edges[0][1], edges[1][0] : edges[1][1]] = 1
     np.testing.assert_array_equal(covered, expected)
-
-
-# --- learning on -----------------------------------------------------------------------------------------------------------
 
 
 def plain_patches(rows: torch.Tensor, c2: int = 2) -> patches.Patches:

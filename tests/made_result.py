@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.learning.calibrate import as_calibration
 from sapatchcore.result import Result
-from sapatchcore.score.calibration import SEPARATE
+from sapatchcore.score.calibration import SEPARATE, Calibration, largest_values
 from sapatchcore.score.drift import drift
 from sapatchcore.score.regions import whole_mask
-from sapatchcore.settings import Settings
 from sapatchcore.show.drawing import colours
 from sapatchcore.show.maps import write_maps
 
@@ -44,7 +42,20 @@ def made_result(count: int, seed: int, folder: str) -> Result:
 def answers(folder: Path) -> dict[str, npt.NDArray[Any]]:
     """All that a calibrated result says, by name; the files of its maps go to ``folder``."""
     good = made_result(30, 0, "good")
-    known = as_calibration(good, SEPARATE, np.full(30, -1), Settings())
+    known = Calibration(
+        source=SEPARATE,
+        names=good.paths,
+        images=np.full(30, -1),
+        scores=good.scores,
+        local=good.local_patches.max((1, 2)),
+        context=good.context_patches.max((1, 2)),
+        peaks=largest_values(good.patch_scores, good.sizes, good.resize, good.crop),
+        grids=good.patch_scores,
+        rows=good.neighbours,
+        sizes=good.sizes,
+        image_score="max",
+        neighbors=9,
+    )
     result = Result(**{**vars(made_result(9, 1, "new")), "calibration": known})
     found: dict[str, npt.NDArray[Any]] = {
         "peaks": known.peaks,

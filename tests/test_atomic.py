@@ -141,9 +141,6 @@ def test_two_writers_do_not_meet(target: Path) -> None:
     assert names(target.parent) == ["figures.json"]
 
 
-# --- folders -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_missing_folder_is_said_or_made(tmp_path: Path) -> None:
     path = tmp_path / "no" / "deeper" / "x"
     text = f"{path} cannot be written: No such file or directory. Choose a folder that exists and is yours."
@@ -171,9 +168,6 @@ def test_a_target_that_is_a_folder(tmp_path: Path, name: str, monkeypatch: pytes
     with pytest.raises(DataError, match="It is not written"), atomic_write(Path(name), DataError, sentence) as part:
         part.write_text("after")
     assert names(tmp_path) == ["folder"]
-
-
-# --- who writes so -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unchanged")

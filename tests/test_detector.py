@@ -24,9 +24,6 @@ def assert_same(one: Result, other: Result) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-# --- against the oracle ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -44,9 +41,6 @@ def test_equals_the_paper_written_naively(options: dict[str, Any], tmp_path: Pat
 
 def test_equals_the_paper_for_images_of_other_sizes(tmp_path: Path, images: Callable) -> None:
     checks.check_pipeline(tmp_path, images(4, (90, 70)), images(2, (50, 100), 5))
-
-
-# --- what comes in -----------------------------------------------------------------------------------------------------
 
 
 def test_every_kind_of_input_gives_the_same(image_folder: Path, good: np.ndarray, fitted: SAPatchCore) -> None:
@@ -123,9 +117,6 @@ def test_images_of_different_sizes_in_one_batch(fitted: SAPatchCore, images: Cal
     found = fitted.predict([images(1, size, 1)[0] for size in sizes])
     assert found.sizes == sizes
     assert [one.shape for one in found.maps] == list(sizes)
-
-
-# --- errors --------------------------------------------------------------------------------------------------------------
 
 
 def test_not_fitted(small: dict[str, Any], good: np.ndarray) -> None:
@@ -220,9 +211,6 @@ def test_numbers_that_are_none_are_never_scored(
     for use in (detector.predict, detector.embed, detector.fit):
         with pytest.raises(DataError, match="image 1"):
             use(good)
-
-
-# --- what holds for every fitted detector ------------------------------------------------------------------------------------
 
 
 def test_bank_rows_are_patches_of_the_training_images_to_the_bit(fitted: SAPatchCore, good: np.ndarray) -> None:
@@ -363,9 +351,6 @@ def test_nothing_is_left_on_disk(
     assert not list(tmp_path.iterdir())
 
 
-# --- every option reaches behaviour ----------------------------------------------------------------------------------------
-
-
 def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> dict[str, Any]:
     """What can be seen of a detector: its bank, its scores, its network, how it read and computed."""
     batches: list[int] = []
@@ -374,9 +359,9 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
     choose = sapatchcore.embed.patches.choose_device
     asked: list[str] = []
 
-    def watched(sources: Any, **options: Any) -> Iterator[Any]:
-        workers.append(options["workers"])
-        for batch in read(sources, **options):
+    def watched(sources: Any, settings: Any, first: int) -> Iterator[Any]:
+        workers.append(settings.workers)
+        for batch in read(sources, settings, first):
             batches.append(len(batch.names))
             yield batch
 

@@ -112,9 +112,6 @@ def test_readable_as_the_umask_says(model: Path) -> None:
     assert model.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-# --- damage ------------------------------------------------------------------------------------------------------------
-
-
 def _refused_or_same(path: Path, expected: Stored | None = None) -> bool:
     """True if refused with a sentence, or read as the very same content (a blank more between words, say)."""
     try:
@@ -281,9 +278,6 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
             read_model(path)
 
 
-# --- writing -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("step", ["save_file", "fsync", "replace"])
 def test_interrupted_save_leaves_the_old_file(
@@ -341,9 +335,6 @@ def test_target_that_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"m cannot be written"):
         write_model(tmp_path / "m", stored())
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-# --- the detector's own file ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("include_weights", [True, False])

@@ -129,9 +129,6 @@ def check(
     anomaly_score.axis_operator.cache_clear()
 
 
-# --- the mutants: each puts one wrong form in the place of the right one ----------------------------------------------------
-
-
 def softmax_dropped(patch: Patch) -> None:
     patch.setattr(attention, "_attend", lambda q, k: (q[:, :, None] * k[:, None, :] @ k[:, :, None])[:, :, 0])
 

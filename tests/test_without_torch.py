@@ -29,7 +29,7 @@ MODULES = (
     *("settings", "errors", "atomic", "result", "cli", "export.runtime", "show.maps", "show.drawing"),
     *(f"data.{file.stem}" for file in (PACKAGE / "data").glob("[a-z]*.py")),
     *(f"cli.{file.stem}" for file in (PACKAGE / "cli").glob("[a-z]*.py")),
-    *(f"score.{name}" for name in ("anomaly_map", "calibration", "threshold", "verdict", "regions", "drift")),
+    *(f"score.{name}" for name in ("anomaly_score", "calibration", "threshold", "verdict", "regions", "drift")),
 )
 
 WITHOUT = f"""

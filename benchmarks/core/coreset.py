@@ -75,10 +75,7 @@ def projected_patches(data: Path | None, count: int, backbone: str) -> torch.Ten
     )
     found: list[torch.Tensor] = []
     projection, total = None, 0
-    batches = read_batches(
-        images_for(data, -(-count // 784)), resize=(256, 256), crop=(224, 224), batch_size=8, workers=2
-    )
-    for batch in batches:
+    for batch in read_batches(images_for(data, -(-count // 784)), Settings()):
         with torch.inference_mode():
             patches = to_patches(*network.features(torch.from_numpy(batch.pixels)), "self")
             if projection is None:

@@ -142,13 +142,7 @@ def scored(
 
 def batches(images: Iterable[ImageSource], settings: Settings) -> Iterator[Batch]:
     """The detector's own: a network's last bits may depend on how many images it sees at a time."""
-    return read_batches(
-        images,
-        resize=settings.resize,
-        crop=settings.crop,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-    )
+    return read_batches(images, settings)
 
 
 def network(settings: Settings) -> Backbone:

@@ -1,8 +1,8 @@
 """Visual inspection that learns from good images alone: SA-PatchCore.
 
-images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/ ─▶ show/ · export/ records/ server/
+images ─ data/ ─▶ embed/ ─▶ memory/ ─▶ score/ ─▶ verify/ show/ · export/ server/ records/ · scale/
 
-``SAPatchCore().fit(good).predict(images)`` is the whole flow; ``detector.py`` and ``pipeline.py`` show it as the paper's steps.
+``SAPatchCore().fit(good).predict(images)`` is the whole flow; ``detector.py`` shows it as the paper's steps.
 """
 
 from __future__ import annotations

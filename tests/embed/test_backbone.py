@@ -87,9 +87,6 @@ def _layers_of(network: torch.nn.Module, modules: tuple[str, str]) -> tuple[torc
     return caught[0], caught[1]
 
 
-# --- families and layers -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "layers", "channels", "strides", "shapes"),
     [
@@ -185,9 +182,6 @@ def test_features_do_not_depend_on_the_batch() -> None:
     assert_close(network.features(PIXELS), (alone[0], alone[1]))
 
 
-# --- random weights --------------------------------------------------------------------------------------------------
-
-
 def test_random_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -204,9 +198,6 @@ def test_weights_from_a_file_leave_the_global_generator_alone(tmp_path: Path, re
     torch.manual_seed(5)
     backbone(weights=str(tmp_path / "net.pth"))
     assert torch.equal(torch.rand(3), expected)
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["plain.pth", "wrapped.pth", "module.pth", "ema.pth", "plain.pt", "plain.safetensors"])
@@ -347,9 +338,6 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
         backbone(weights=str(tmp_path / "no.pth"))
 
 
-# --- pretrained weights: the caches and the hub -----------------------------------------------------------------------
-
-
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty caches of the hub and of torch, and no network."""
@@ -441,9 +429,6 @@ def test_download_that_breaks_is_not_called_a_missing_file(monkeypatch: pytest.M
 def test_every_network_without_weights_at_hand_ends_in_a_sentence(name: str, message: str | None) -> None:
     with pytest.raises(WeightsError, match=message or "`weights`"):
         backbone(name, weights="pretrained")
-
-
-# --- precision and device -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01)])

@@ -52,9 +52,6 @@ def without(bank: Bank, number: int, dimensions: int | None = None) -> Bank:
     return without_image(bank, number, checks.projection_of(bank.rows.shape[1], dimensions))
 
 
-# --- taking in -----------------------------------------------------------------------------------------------------------
-
-
 def test_by_hand() -> None:
     """Rows 0 and 10, radius 2. Of 1, 4, 5, 6, 20 the farthest, 20, joins; then 5, and 4 and 6 are within 2 of it."""
     learned = torch.zeros(1, 2, 3)
@@ -178,9 +175,6 @@ def test_pictures_of_the_images_with_rows_alone() -> None:
     growth = Growth(chosen(made(3, 30), 7), checks.projection_of(5, None))
     growth.add(checks.plain_patches(torch.stack((made(3, 30)[0], made(1, 30, shift=9)[0]))), training[:2])
     assert [image.thumbnail for image in growth.bank().training] == [b"", b"", b"", b"", b"picture 1"]
-
-
-# --- giving up -----------------------------------------------------------------------------------------------------------
 
 
 def test_giving_up_by_hand() -> None:

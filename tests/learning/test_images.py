@@ -82,9 +82,6 @@ def reach(detector: SAPatchCore, images: UInt8) -> float:
     return float(cdist(checks.projected(one, dimensions), checks.projected(other, dimensions)).min(1).max())
 
 
-# --- fit -----------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -125,9 +122,6 @@ def test_pictures_are_kept_of_the_images_with_rows(good: UInt8, small: dict[str,
     with_rows = set(bank.images.tolist())
     assert 0 < len(with_rows) < 10
     assert {i for i, image in enumerate(bank.training) if image.thumbnail} == with_rows
-
-
-# --- update: the bank ----------------------------------------------------------------------------------------------------
 
 
 def test_all_that_was_ever_learned_lies_within_the_radius(half: SAPatchCore, good: UInt8, images: Callable) -> None:
@@ -199,9 +193,6 @@ def test_pictures_are_kept_of_new_images_with_rows(small: dict[str, Any], good: 
     assert 12 in with_rows
     assert 10 not in with_rows
     assert {i for i, image in enumerate(bank.training) if image.thumbnail} == with_rows
-
-
-# --- update: the calibration ---------------------------------------------------------------------------------------------
 
 
 def test_old_scores_are_upper_bounds_and_new_ones_exact(half: SAPatchCore, good: UInt8, images: Callable) -> None:
@@ -304,9 +295,6 @@ def test_progress_of_update(half: SAPatchCore, good: UInt8) -> None:
     assert [call for call in calls if call[0] == "calibrate"] == [("calibrate", 4, 5), ("calibrate", 5, 5)]
 
 
-# --- update: refusals ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("place", [0, 3, 5])  # in the first batch, at its end, in the second
 def test_known_images_are_refused_and_nothing_changes(
     place: int, from_files: SAPatchCore, image_folder: Path, more_files: list[Path]
@@ -368,9 +356,6 @@ def test_arrays_can_be_learned_after_one_was_forgotten(forgotten: str, half: SAP
     half.update(good[5:8])
     names = half.provenance[0]
     assert len(names) == len(set(names)) == 7
-
-
-# --- forget --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [0, 4, 9])
@@ -567,9 +552,6 @@ def test_forget_and_learn_again(from_files: SAPatchCore, image_folder: Path, goo
     exact = checks.left_out_grids(from_files, now)
     assert (from_files.calibration.grids >= exact - 1e-4 * exact.max()).all()
     assert from_files.calibration.names == from_files.provenance[0]
-
-
-# --- the model file ------------------------------------------------------------------------------------------------------
 
 
 def test_a_loaded_detector_learns_on_as_the_saved_one(

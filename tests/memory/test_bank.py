@@ -47,9 +47,6 @@ def test_any_number_of_images_together(rows: int, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(found[100][0].double(), distances)
 
 
-# --- without the rows of a training image --------------------------------------------------------------------------------
-
-
 def made(rows: int, owners: torch.Tensor, images: int) -> tuple[Bank, Patches]:
     """A bank of so many rows, and five images' patches, 8×6, of 3 + 5 numbers."""
     random = torch.Generator().manual_seed(0)

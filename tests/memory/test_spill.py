@@ -196,9 +196,6 @@ def test_other_failures_of_the_disk_are_not_called_full() -> None:
             spill.append(made(1))
 
 
-# --- GrowingRows -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("sizes", [(1,), (3, 1, 7, 2, 50), (16,) * 20])
 def test_growing_rows_are_the_rows_in_order(on_disk: bool, sizes: tuple[int, ...], temporary: Path) -> None:

@@ -54,9 +54,6 @@ def embedded(detector: SAPatchCore, images: UInt8) -> torch.Tensor:
     return torch.from_numpy(detector.embed(images))
 
 
-# ----------------------------------------------------------------------------------------------- left out
-
-
 @pytest.mark.parametrize("ratio", [0.02, 0.1, 0.6, 1.0])
 def test_left_out_scores_are_a_plain_comparison_with_the_other_images(
     ratio: float, good: UInt8, small: dict[str, Any]
@@ -120,9 +117,6 @@ def test_two_images_are_each_compared_with_the_other(good: UInt8, small: dict[st
         detector.threshold(0.01)
 
 
-# --------------------------------------------------------------------------------------------------- none
-
-
 def has_none(detector: SAPatchCore, good: UInt8) -> None:
     assert not detector.is_calibrated
     result = detector.predict(good[:1])  # scores need no calibration
@@ -161,9 +155,6 @@ def test_no_calibration_before_fit(small: dict[str, Any]) -> None:
         _ = SAPatchCore(**small).calibration
     with pytest.raises(NotFittedError, match="has learned nothing yet"):
         _ = SAPatchCore(**small).is_calibrated
-
-
-# --------------------------------------------------------------------------------------- separate and maps
 
 
 def test_separate_images_score_as_they_are_predicted(
@@ -208,9 +199,6 @@ def test_peaks_are_the_largest_values_of_the_maps(
     assert (known.peaks > 0).all()
 
 
-# ------------------------------------------------------------------------------------------- model file
-
-
 def same(one: Calibration, other: Calibration) -> None:
     for name in ARRAYS:
         first, second = getattr(one, name), getattr(other, name)
@@ -249,9 +237,6 @@ def test_other_neighbours_make_other_reweighted_scores(good: UInt8, small: dict[
     same(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu").calibration, detector.calibration)
     has_none(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu", neighbors=4), good)
     has_none(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu", image_score="max"), good)
-
-
-# --------------------------------------------------------------------------------------- learning on
 
 
 def test_what_an_added_bank_leaves_are_upper_bounds(

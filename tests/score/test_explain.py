@@ -25,8 +25,6 @@ from sapatchcore.score.explain import Cause, Explanation, cell_box, cells_under,
 from sapatchcore.score.regions import find_regions, window
 from sapatchcore.settings import settings_from
 
-# --- what the context was drawn from -----------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("mode", ["self", "none"])
 @pytest.mark.parametrize(("temperature", "weight"), [(1, 1), (0.2, 1), (7.5, 1), (1, 3), (0.5, 0.25)])
@@ -81,8 +79,6 @@ def test_a_place_like_the_patch_draws_more_the_sharper_the_attention() -> None:
         np.testing.assert_allclose(shares[:4], np.full((4, 4), context * upper_weight), rtol=1e-5)
         np.testing.assert_allclose(shares[4:], np.full((2, 4), -context * lower_weight), rtol=1e-5)
 
-
-# --- cells and pixels --------------------------------------------------------------------------------------------------
 
 VIEWS: list[tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int] | None]] = [
     ((8, 8), (64, 64), (64, 64), None),
@@ -197,8 +193,6 @@ def test_cells_under_by_hand() -> None:
     (region,) = find_regions(values, 0)
     assert not cells_under(region, (64, 64), (8, 8), (64, 64), None).any()
 
-
-# --- a detector's explanations -----------------------------------------------------------------------------------------
 
 DAMAGE = (slice(8, 24), slice(36, 52))
 

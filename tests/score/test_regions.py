@@ -121,9 +121,6 @@ def test_labels_equal_flooding(mask: np.ndarray) -> None:
         assert len({int(labels[place]) for place in region}) == 1
 
 
-# --------------------------------------------------------------------------------------- against SciPy
-
-
 def spiral(side: int) -> np.ndarray:
     """(side, side) bool: one line, a pixel wide, from the corner to the middle; a pixel lies between its turns."""
     mask = np.zeros((side, side), bool)

@@ -161,8 +161,6 @@ def test_the_smallest_rate_is_possible(count: int) -> None:
     assert threshold(np.arange(count), possible_rate(count)) >= count - 1 - count // 100
 
 
-# ------------------------------------------------------------------------------------------------ promise
-
 RATES = (0.005, 0.01, 0.05, 0.1)
 SPLITS, NAIVE_SPLITS = 200, 20
 LEARNED, CALIBRATED, IMAGES = 199, 199, 560  # with 199 calibration images, each of RATES is a whole number of ranks
@@ -268,9 +266,6 @@ def test_without_leaving_out_the_promise_is_broken(kind: str, rate: float, split
     assert mean > 1.5 * rate + 3 * error
 
 
-# ----------------------------------------------------------------------------------------------- detector
-
-
 @pytest.mark.parametrize("rate", [None, 0.1, 0.25, 0.5, 0.9])
 def test_detector_result_and_verdicts_agree(rate: float | None, fitted: SAPatchCore, images: Callable) -> None:
     result = fitted.predict([*images(8, seed=5), *np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)])
@@ -295,9 +290,6 @@ def test_ten_images_cannot_promise_one_percent(fitted: SAPatchCore) -> None:
         fitted.threshold(0.01)
     with pytest.raises(SettingsError, match=r"Got 0\.05, which needs 19\."):
         fitted.pixel_threshold(0.05)
-
-
-# ---------------------------------------------------------------------------------------------- benchmark
 
 
 def test_the_benchmark_scores_as_the_detector(images: Callable, small: dict[str, Any]) -> None:

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from sapatchcore import NotFittedError, Result, SAPatchCore, SettingsError
 from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL, KindClassifier, Verdict
 
-# --- kinds by hand -----------------------------------------------------------------------------------------------------
-
 # Medians 2 and 4. Of three images, the largest parts, 3 and 6, are what is called unusual; all balances are 1.
 THREE = KindClassifier(calibration_of([1, 2, 3], [2, 4, 6]))
 # Medians 2 and 4. Balances (C / 4) / (L / 2): 2, 1 and 1/2. Unusual: 4 and 4.
@@ -138,9 +136,6 @@ def test_kind_does_not_depend_on_the_unit(parts: list[tuple[int, int]], local: f
     )
 
 
-# --- Verdict -----------------------------------------------------------------------------------------------------------
-
-
 def verdict(**changes: Any) -> Verdict:
     values = {"rejected": True, "score": 5.0, "threshold": 2.0, "p_value": 0.1, "local": 3.0, "context": 4.0}
     return Verdict(**{**values, "local_ratio": 1.0, "context_ratio": 1.0, "kind": LOCAL, **changes})
@@ -159,9 +154,6 @@ def test_sentences() -> None:
     both = "both: something here is like no part of a good image, and the combination is unknown, too."
     assert verdict(kind=BOTH).sentence == both
     assert verdict(rejected=False, kind="").sentence == "accepted: nothing here goes beyond what good images show."
-
-
-# --- a detector's results ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, greedy_coreset
+from sapatchcore.settings import Settings
 from sapatchcore.verify.metrics import auroc
 
 Maps = tuple[torch.Tensor, torch.Tensor]
@@ -84,10 +85,7 @@ def measure(
 
 
 def feature_maps(backbone: Backbone, sources: list[object]) -> list[Maps]:
-    return [
-        backbone.features(torch.from_numpy(batch.pixels))
-        for batch in read_batches(sources, resize=(256, 256), crop=(224, 224), batch_size=8, workers=1)
-    ]
+    return [backbone.features(torch.from_numpy(batch.pixels)) for batch in read_batches(sources, Settings(workers=1))]
 
 
 def image_scores(

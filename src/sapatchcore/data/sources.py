@@ -33,6 +33,7 @@ from sapatchcore.data.pixels import (
 )
 from sapatchcore.data.remote import is_address, read_bytes
 from sapatchcore.errors import DataError, SettingsError
+from sapatchcore.settings import Settings
 
 ImageSource = str | os.PathLike[str] | npt.NDArray[np.generic] | Image.Image
 Images = ImageSource | Iterable[ImageSource]
@@ -77,9 +78,7 @@ def as_sources(images: Images, from_folder: Callable[[Path], Iterable[ImageSourc
     return sources, len(sources) if isinstance(sources, Sized) else None
 
 
-def read_batches(
-    sources: Iterable[ImageSource], *, resize: Size, crop: Size | None, batch_size: int, workers: int, first: int = 0
-) -> Generator[Batch, None, None]:
+def read_batches(sources: Iterable[ImageSource], settings: Settings, first: int = 0) -> Generator[Batch, None, None]:
     """Batches of up to ``batch_size`` images, read and resized by ``workers`` threads while the caller computes.
 
     first: the number of the first image, for the names of those that have no path.
@@ -88,10 +87,11 @@ def read_batches(
     def read(numbered: tuple[int, ImageSource]) -> tuple[str, Size, npt.NDArray[np.uint8]]:
         name = source_name(numbered[1], numbered[0])
         image = read_image(numbered[1], name)
-        return name, (image.shape[0], image.shape[1]), prepare(image, resize, crop)
+        return name, (image.shape[0], image.shape[1]), prepare(image, settings.resize, settings.crop)
 
-    with closing(load_ahead(enumerate(sources, first), read, workers=workers, ahead=batch_size + workers)) as images:
-        for batch in groups(images, batch_size):
+    workers, size = settings.workers, settings.batch_size
+    with closing(load_ahead(enumerate(sources, first), read, workers=workers, ahead=size + workers)) as images:
+        for batch in groups(images, size):
             names, sizes, pixels = zip(*batch, strict=True)
             yield Batch(names, sizes, np.stack(pixels))
 

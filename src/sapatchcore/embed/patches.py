@@ -78,15 +78,7 @@ class Embedder:
 
     def patches(self, sources: Iterable[ImageSource], first: int = 0) -> Iterator[tuple[Batch, Patches]]:
         """Steps 1 to 5 a batch at a time. first: the number of the first image, for the names of those that have no path."""
-        settings = self.settings
-        for batch in read_batches(
-            sources,
-            resize=settings.resize,
-            crop=settings.crop,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            first=first,
-        ):  # step 1: resized by Lanczos and cropped
+        for batch in read_batches(sources, self.settings, first):  # step 1: resized by Lanczos and cropped
             yield batch, self.embed(batch)
 
     def embed(self, batch: Batch) -> Patches:

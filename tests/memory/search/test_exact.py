@@ -20,8 +20,6 @@ from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.memory.search.brute_force import nearest
 from sapatchcore.memory.search.exact import ExactIndex
 
-# --- nearest -----------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("k", range(1, 10))
 def test_nearest_equals_all_differences(k: int) -> None:
@@ -84,9 +82,6 @@ def test_nearest_for_any_shape(m: int, q: int, d: int, kind: str, block: int, se
         bank = bank_of(kind, m, max(d, 3), seed)
         queries = bank_of("random", q, max(d, 3), seed + 1)
         checks.check_nearest(queries, bank, data.draw(st.integers(1, min(9, m))))
-
-
-# --- ExactIndex ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,9 +175,6 @@ def test_distances_do_not_lose_digits_far_from_the_origin() -> None:
     distances, indices = nearest(torch.tensor([[1000.0, 1000.2]]), bank, 2)
     assert indices.tolist() == [[0, 1]]
     assert math.isclose(float(distances[0, 0]), 0.2, rel_tol=1e-3)
-
-
-# --- rows left out by their group ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", range(1, 10))

@@ -213,9 +213,6 @@ def test_bank_stays_where_it_is_and_is_not_copied(tmp_path: Path) -> None:
     assert index.nbytes < rows.nbytes / 2 + 140 * len(rows)
 
 
-# --- a bank and a detector --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_bank_picks_the_search(kind: Any) -> None:
     nothing = torch.zeros(257, dtype=torch.int64)
