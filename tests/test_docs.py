@@ -98,16 +98,6 @@ def test_benchmarks_readme_lists_every_script_and_no_other() -> None:
     assert sorted(listed) == sorted(scripts)
 
 
-def test_architecture_names_every_file_and_no_other() -> None:
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    table = text[: text.index("## The import rule")]
-    named = set(re.findall(r"`([\w/]+\.py)`", table))
-    files = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
-    short = {f"tnvision/{name}" for name in named if (SOURCE / "tnvision" / name).is_file() and "/" not in name}
-    assert files - named - short == set()
-    assert {name for name in named if not (SOURCE / name).is_file() and f"tnvision/{name}" not in short} == set()
-
-
 NAMES = sorted(
     {
         (page.relative_to(ROOT).as_posix(), name)

@@ -45,7 +45,7 @@ def executed(detector: SAPatchCore, image: Path) -> dict[str, int]:
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    detector = SAPatchCore(weights="random", coreset_ratio=0.4)
+    detector = SAPatchCore(weights="random", coreset_ratio=0.2)
     detector.fit(rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8))
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.png"
