@@ -219,10 +219,7 @@ class SAPatchCore(Updatable):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One batch after step 8: its result, and what it takes to explain its images without the network.
-
-    patches: of the batch, with ``mixed``. bank: that they were compared with.
-    """
+    """One batch after step 8: its result, and its patches and the bank, which explain its images without the network."""
 
     result: Result
     patches: Patches
