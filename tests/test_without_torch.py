@@ -187,9 +187,9 @@ def test_only_these_packages_have_the_sentence() -> None:
     with pytest.raises(ModuleNotFoundError) as caught, learn_needed():
         raise ModuleNotFoundError("No module named 'torch._C'", name="torch._C")
     assert not isinstance(caught.value, SAPatchCoreError)
-    with pytest.raises(MissingPackageError, match="and kornia is not installed") as missing, learn_needed():
-        raise ModuleNotFoundError("No module named 'kornia'", name="kornia")
-    assert missing.value.name == "kornia"
+    with pytest.raises(MissingPackageError, match="and einops is not installed") as missing, learn_needed():
+        raise ModuleNotFoundError("No module named 'einops'", name="einops")
+    assert missing.value.name == "einops"
     assert missing.value.exit_code == 1
     with pytest.raises(ImportError, match="cannot import name"), learn_needed():
         raise ImportError("cannot import name 'x' from 'torch'", name="torch")

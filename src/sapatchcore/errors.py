@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 # What the extra "learn" installs, by the names that are imported.
-LEARN = frozenset(("einops", "huggingface_hub", "kornia", "safetensors", "scipy", "timm", "torch", "torchvision"))
+LEARN = frozenset(("einops", "huggingface_hub", "safetensors", "scipy", "timm", "torch"))
 
 
 class SAPatchCoreError(Exception):
