@@ -116,9 +116,7 @@ def test_the_page_names_every_file_and_no_other() -> None:
     table, _, rest = text.partition("## The import rule")
     rows = set(re.findall(r"^\| `([\w/]+\.py)` \|", table, flags=re.MULTILINE))
     assert rows == {name for name in MODULES if not name.endswith("__init__.py")}
-    named = set(
-        re.findall(r"`((?:[\w]+/)*\w+\.py)`", rest[: rest.index("| planned |")])
-    )
+    named = set(re.findall(r"`((?:[\w]+/)*\w+\.py)`", rest[: rest.index("| planned |")]))
     assert [name for name in named if not (SOURCE / name).is_file() and not (ROOT / name).is_file()] == []
 
 

@@ -22,9 +22,9 @@ from sapatchcore.data.sources import Batch, ImageSource, read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import Backbone
+from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.network import PRETRAINED, RANDOM, choose_device
 from sapatchcore.embed.patches import to_patches
-from sapatchcore.embed.weights import BUILTIN
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, greedy_coreset
 from sapatchcore.settings import Settings, settings_from

@@ -27,8 +27,8 @@ from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import Batch, ImageSource
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import GOOD
+from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.patches import Embedder, Patches
-from sapatchcore.embed.weights import BUILTIN
 from sapatchcore.errors import SettingsError
 from sapatchcore.score.calibration import LEAVE_ONE_OUT, SEPARATE, Calibration
 from sapatchcore.score.drift import drift

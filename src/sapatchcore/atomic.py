@@ -17,7 +17,7 @@ from typing import Any
 
 from sapatchcore.errors import DataError, SAPatchCoreError
 
-_ADVICE = "Name another file with --output."
+_ADVICE = "Name another file with `output`."
 
 
 @contextlib.contextmanager

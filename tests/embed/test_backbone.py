@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
@@ -18,7 +19,6 @@ import torchvision
 from huggingface_hub import constants
 
 from sapatchcore import SettingsError, WeightsError
-from sapatchcore.embed import weights
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.network import choose_device
 from sapatchcore.embed.weights import digest, in_timm_names
@@ -394,7 +394,7 @@ def test_connection_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         def head(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(weights.huggingface_hub, "get_session", Session)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
     with pytest.raises(WeightsError, match="no route to host"):
         backbone(weights="pretrained")
 
@@ -405,13 +405,11 @@ def test_download_that_breaks_is_not_called_a_missing_file(monkeypatch: pytest.M
 
     def download(repository: str, file: str) -> str:
         asked.append((repository, file))
-        raise weights.huggingface_hub.errors.LocalEntryNotFoundError("the connection was lost")
+        raise huggingface_hub.errors.LocalEntryNotFoundError("the connection was lost")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(
-        weights.huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})()
-    )
-    monkeypatch.setattr(weights.huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})())
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(WeightsError, match="the connection was lost"):
         backbone(weights="pretrained")
     assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]

@@ -271,7 +271,7 @@ def test_exported_models_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip({".onnx": "onnxruntime", ".xml": "openvino"}[suffix])
-    exporting.given(program, monkeypatch)
+    exporting.use(program, monkeypatch)
     export_model(fitted, models / f"part{suffix}")
     exported = open_exported(models / f"part{suffix}")
     arrays = [*images(2, seed=5), *images(1, (50, 70), seed=6)]

@@ -66,7 +66,7 @@ class TestRows:
         assert found["image_auroc"] == made.evaluation.image_auroc
         report_rows.write_rows(*parts)
         assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "r.json"]
-        with pytest.raises(DataError, match="another file with --csv"):
+        with pytest.raises(DataError, match="another file with `csv_file`"):
             report_rows.write_rows(*parts, csv_file=tmp_path / "r.json" / "r.csv")
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sapatchcore.embed.builtin import BUILTIN, LAYERS, TIMM_NAME, BuiltinNetwork, builtin_weights, check_builtin
 from sapatchcore.embed.weights import (
-    BUILTIN,
-    BUILTIN_NETWORK,
-    builtin_weights,
-    check_builtin,
     in_timm_names,
     pretrained_file,
     read_checkpoint,
@@ -59,7 +56,10 @@ def build_network(
     if name == BUILTIN:
         check_builtin(None if given is not None else weights, layers)
         given = builtin_weights(layers) if given is None and weights == PRETRAINED else given
-        name = BUILTIN_NETWORK
+        if given is not None:
+            resolve_layers(name, layers, [{"module": layer, "reduction": _STRIDES[layer]} for layer in LAYERS])
+            return _load_given(BuiltinNetwork(layers), given, name).eval().requires_grad_(False), layers
+        name = TIMM_NAME
     options = _size_options(name, input_size)
     info = _feature_info(name, options)
     first, second = resolve_layers(name, layers, info)
@@ -101,6 +101,8 @@ def resolve_layers(name: str, layers: tuple[str, str], info: list[dict[str, Any]
 
 def _feature_info(name: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     """timm's description of all feature maps of the network, without building its weights."""
+    import timm
+
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = timm.create_model(name, pretrained=False, **options)
@@ -114,6 +116,8 @@ def _feature_info(name: str, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _size_options(name: str, input_size: tuple[int, int]) -> dict[str, Any]:
     """What ``create_model`` needs so that a network of fixed input size (transformers) takes ``input_size``."""
+    import timm
+
     if not timm.is_model(name):
         base = name.split(".", 1)[0]
         known = timm.list_pretrained(f"{base}.*") if timm.is_model(base) else timm.list_models()
@@ -132,6 +136,8 @@ def _size_options(name: str, input_size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _network(name: str, weights: str, indices: tuple[int, int], options: dict[str, Any], seed: int) -> Any:
+    import timm
+
     options = {**options, "features_only": True, "out_indices": indices}
     with torch.random.fork_rng(devices=[]):  # timm draws first weights even where a file's replace them
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds every GPU too
@@ -142,6 +148,8 @@ def _network(name: str, weights: str, indices: tuple[int, int], options: dict[st
 
 
 def _from_checkpoint(name: str, path: Path, options: dict[str, Any]) -> Any:
+    import timm
+
     checkpoint = read_checkpoint(path)
     whole = {key: value for key, value in options.items() if key not in ("features_only", "out_indices")}
     with torch.device("meta"):
@@ -211,13 +219,14 @@ def _convolutions_before_norms(network: Any, pixels: torch.Tensor) -> tuple[list
     return pairs, outputs
 
 
-def _load_given(network: Any, given: Mapping[str, torch.Tensor], name: str) -> None:
+def _load_given(network: Any, given: Mapping[str, torch.Tensor], name: str) -> Any:
     try:
         network.load_state_dict(dict(given), strict=True)
     except RuntimeError as error:
         raise WeightsError(
-            f"The stored weights do not fit {name} of timm {timm.__version__}: {_first_line(error)}"
+            f"The stored weights do not fit {name} of timm {version('timm')}: {_first_line(error)}"
         ) from None
+    return network
 
 
 def _first_line(error: Exception) -> str:

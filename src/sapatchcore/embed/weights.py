@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a checkpoint file, timm's pretrained ones, or the network in this package.
+"""Where a network's weights come from: a checkpoint file, or timm's pretrained ones.
 
 Checkpoints are read from ``.safetensors`` and ``.pth``/``.pt``/``.bin`` (tensors only: a pickle that holds code is refused), with
 timm's names or torchvision's. ResNets have the same names in both; torchvision's ConvNeXt, EfficientNet and others hold the same
@@ -10,27 +10,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
-import huggingface_hub
 import safetensors
 import safetensors.torch
-import timm
 import torch
-from huggingface_hub import constants
 
-from sapatchcore.errors import SettingsError, WeightsError
+from sapatchcore.errors import WeightsError
 
 Weights = dict[str, torch.Tensor]
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
-
-BUILTIN = "builtin"
-BUILTIN_NETWORK = "resnet18"  # timm's name of it
-BUILTIN_LAYERS = ("layer1", "layer2", "layer3")  # the file ends there
 
 _WRAPPERS = (
     "state_dict_ema",
@@ -133,6 +125,10 @@ def pretrained_file(name: str) -> Path:
     on the hub, which is waited for as HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say. Raises WeightsError with the ways
     out: nothing else is ever taken silently.
     """
+    import huggingface_hub
+    import timm
+    from huggingface_hub import constants
+
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         raise WeightsError(f"timm has no pretrained weights for {name}. Use `weights` FILE with a checkpoint.")
@@ -174,6 +170,8 @@ def pretrained_file(name: str) -> Path:
 
 
 def _download(repository: str) -> Path:
+    import huggingface_hub
+
     for file in _FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, file))
@@ -182,35 +180,3 @@ def _download(repository: str) -> Path:
         except huggingface_hub.errors.EntryNotFoundError:
             continue
     raise OSError(f"{repository} holds neither of {', '.join(_FILES)}")
-
-
-def builtin_weights(layers: tuple[str, str]) -> Weights:
-    """The network's tensors up to the second of the two layers, in float32.
-
-    They are kept in float16, so these are the same numbers on every machine. Raises WeightsError where the package's file
-    is missing or damaged.
-    """
-    beyond = tuple(f"{layer}." for layer in BUILTIN_LAYERS[BUILTIN_LAYERS.index(layers[1]) + 1 :])
-    with as_file(files("sapatchcore.embed") / "builtin.safetensors") as path:
-        try:
-            tensors = safetensors.torch.load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise WeightsError(
-                f"The package's own network {path} cannot be read: {error}. Install the package again."
-            ) from None
-    kept = {name: value for name, value in tensors.items() if not name.startswith(beyond)}
-    return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
-
-
-def check_builtin(weights: str | None, layers: tuple[str, str]) -> None:
-    """Raises SettingsError for what the built-in network has not: a checkpoint, or a layer beyond the third.
-
-    weights: None where a model file has them.
-    """
-    if weights not in ("pretrained", "random", None):
-        raise SettingsError(
-            f"weights must be 'pretrained' or 'random' for backbone builtin. Got {weights!r}. "
-            "Name the network that the checkpoint is of with `backbone`."
-        )
-    if missing := [layer for layer in layers if layer not in BUILTIN_LAYERS]:
-        raise SettingsError(f"builtin has no layer {missing[0]!r}. Allowed: {', '.join(BUILTIN_LAYERS)}.")

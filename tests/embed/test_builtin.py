@@ -16,11 +16,12 @@ import torch
 from huggingface_hub import constants
 
 from sapatchcore import SAPatchCore, SettingsError, WeightsError
-from sapatchcore.embed import weights
-from sapatchcore.embed.weights import BUILTIN_NETWORK, builtin_weights
+from sapatchcore.embed import builtin
+from sapatchcore.embed.builtin import TIMM_NAME, builtin_weights
+from sapatchcore.embed.network import build_network
 
 ROOT = Path(__file__).parents[2]
-FILE = Path(weights.__file__).parent / "builtin.safetensors"
+FILE = Path(builtin.__file__).parent / "builtin.safetensors"
 
 Made = Callable[..., npt.NDArray[np.uint8]]
 
@@ -35,7 +36,7 @@ def test_file_is_small_and_the_one_that_its_page_describes() -> None:
     page = (ROOT / "docs" / "builtin-backbone.md").read_text(encoding="utf-8")
     assert hashlib.sha256(content).hexdigest() in page
     with safetensors.safe_open(FILE, "pt") as file:
-        assert file.metadata()["network"] == BUILTIN_NETWORK
+        assert file.metadata()["network"] == TIMM_NAME
         kinds = {file.get_tensor(name).dtype for name in file.keys() if file.get_tensor(name).ndim == 4}  # noqa: SIM118
     assert kinds == {torch.float16}
 
@@ -55,7 +56,31 @@ def test_its_weights_are_not_random_ones(good: npt.NDArray[np.uint8]) -> None:
     shipped, random = detector().embed(good[:1]), detector(weights="random").embed(good[:1])
     assert shipped.shape == random.shape
     assert not np.allclose(shipped, random)
-    assert np.array_equal(random, detector(backbone=BUILTIN_NETWORK, weights="random").embed(good[:1]))
+    assert np.array_equal(random, detector(backbone=TIMM_NAME, weights="random").embed(good[:1]))
+
+
+@pytest.mark.parametrize("layers", [("layer1", "layer2"), ("layer2", "layer3"), ("layer1", "layer3")])
+def test_it_is_timms_network_to_the_bit(layers: tuple[str, str]) -> None:
+    given: dict[str, Any] = {"layers": layers, "input_size": (64, 64), "seed": 0}
+    own, _ = build_network("builtin", weights="pretrained", given=None, **given)
+    timms, _ = build_network(TIMM_NAME, weights="given", given=builtin_weights(layers), **given)
+    pixels = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    assert list(own.state_dict()) == list(timms.state_dict())
+    assert own.feature_info.channels() == timms.feature_info.channels()
+    assert own.feature_info.reduction() == timms.feature_info.reduction()
+    for one, other in zip(own(pixels), timms(pixels), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_it_needs_no_timm(run_python: Callable[..., Any]) -> None:
+    """To import timm takes longer than all else that a prediction does."""
+    done = run_python(
+        "import sys, numpy; from sapatchcore import SAPatchCore\n"
+        "good = numpy.zeros((2, 64, 64, 3), numpy.uint8)\n"
+        "SAPatchCore(backbone='builtin', resize=64, crop=None).fit(good).predict(good)\n"
+        "print([name for name in ('timm', 'torchvision') if name in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_seed_does_not_change_it(good: npt.NDArray[np.uint8]) -> None:
@@ -81,7 +106,7 @@ def test_model_file_needs_no_file_of_the_package(
     fitted = detector().fit(good)
     fitted.save(tmp_path / "model.safetensors")
     expected = fitted.predict(good[:1]).scores
-    monkeypatch.setattr(weights, "files", lambda _: tmp_path / "nowhere")
+    monkeypatch.setattr(builtin, "files", lambda _: tmp_path / "nowhere")
     assert np.array_equal(SAPatchCore.load(tmp_path / "model.safetensors").predict(good[:1]).scores, expected)
 
 
@@ -105,7 +130,7 @@ def test_what_it_has_not(options: dict[str, Any], message: str) -> None:
 def test_damaged_installation(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if content is not None:
         (tmp_path / "builtin.safetensors").write_bytes(content)
-    monkeypatch.setattr(weights, "files", lambda _: tmp_path)
+    monkeypatch.setattr(builtin, "files", lambda _: tmp_path)
     with pytest.raises(
         WeightsError, match=r"own network .*builtin\.safetensors cannot be read: .* Install the package again"
     ):
