@@ -28,6 +28,9 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
 }
 
+# The same for detectors that other processes load: the built-in network needs no timm, whose import takes each ten seconds.
+LIGHT: dict[str, Any] = {**{name: value for name, value in SMALL.items() if name != "weights"}, "backbone": "builtin"}
+
 
 def made_images(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> UInt8:
     """(count, h, w, 3) uint8: a smooth texture, another one each image, with a little noise."""
@@ -69,6 +72,12 @@ def good() -> UInt8:
 def fitted(good: UInt8) -> SAPatchCore:
     """A detector that learned ``good``; not to be fitted again."""
     return SAPatchCore(**SMALL, coreset_ratio=0.1).fit(good)
+
+
+@pytest.fixture(scope="session")
+def light_fitted(good: UInt8) -> SAPatchCore:
+    """A detector for processes of their own that learned ``good``; not to be fitted again."""
+    return SAPatchCore(**LIGHT, coreset_ratio=0.1).fit(good)
 
 
 @pytest.fixture

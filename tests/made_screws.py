@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sapatchcore.synth.write import write_dataset
 
-SMALL = ["--backbone", "resnet18", "--weights", "random", "--resize", "64", "--crop", "none", "--coreset-ratio", "0.05"]
+SMALL = ["--backbone", "builtin", "--resize", "64", "--crop", "none", "--coreset-ratio", "0.05"]
 
 
 def make_screws(folder: Path, *, seed: int, train: int = 24, test: int = 8) -> None:

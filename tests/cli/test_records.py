@@ -153,6 +153,8 @@ def test_without_packages_it_is_said_what_to_install(
 
 
 def test_it_watches_until_it_is_told_to_stop(model: Path, image_folder: Path, database: Path) -> None:
+    model = tmp_path / "light.safetensors"
+    light_fitted.save(model)
     code = "import sys; from sapatchcore import cli; sys.exit(cli.main())"
     command = [sys.executable, "-c", code, "watch", str(model), str(image_folder), "--json", "--quiet"]
     environment = {**os.environ, "SAPATCHCORE_RECORDS": str(database), "OMP_NUM_THREADS": "1"}

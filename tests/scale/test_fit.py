@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
 
 import ray
-from conftest import SMALL
+from conftest import LIGHT
 
 from sapatchcore import SAPatchCore
 from sapatchcore.errors import DataError, SettingsError
@@ -20,7 +20,7 @@ from sapatchcore.model_file import read_model
 from sapatchcore.scale import fit as module
 from sapatchcore.scale.fit import TrainingListing, fit
 
-OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}
+OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05}
 
 
 def lose_a_worker() -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
 
 import ray
-from conftest import SMALL
+from conftest import LIGHT
 
 from sapatchcore import SAPatchCore
 from sapatchcore.memory.distributed import Choice
@@ -24,7 +24,7 @@ from sapatchcore.scale.fit_coordinator import FitCoordinator
 from sapatchcore.scale.share import ShareWorker
 
 pytestmark = pytest.mark.usefixtures("cluster")
-OPTIONS: dict[str, Any] = {**SMALL, "coreset_ratio": 0.05}
+OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05}
 
 
 @pytest.fixture

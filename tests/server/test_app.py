@@ -22,6 +22,7 @@ import yaml
 from command import run
 from serving import INSPECT, PNG, encoded, until
 
+from sapatchcore import SAPatchCore
 from sapatchcore import server as wing
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
@@ -196,6 +197,14 @@ def test_only_connections_that_stand_still_are_cut(monkeypatch: pytest.MonkeyPat
     }
 
 
+@pytest.fixture(scope="module")
+def light_folder(light_fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one model, "part", for servers in processes of their own."""
+    models = tmp_path_factory.mktemp("light")
+    light_fitted.save(models / "part.safetensors")
+    return models
+
+
 @contextlib.contextmanager
 def running(folder: Path, records: Path, *options: str, token: str = "") -> Iterator[tuple[Listening, Any]]:
     """``sapatchcore serve`` on a free port, as a process of its own; its log stands beside the records."""
@@ -239,22 +248,22 @@ def finishes(found: Listening, process: Any, number: signal.Signals, contents: l
 
 
 def test_a_token_from_the_command_line_opens_the_door_until_a_signal(
-    folder: Path, tmp_path: Path, good: Any, capsys: pytest.CaptureFixture[str]
+    light_folder: Path, tmp_path: Path, good: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, contents = tmp_path / "tokens.yaml", [encoded(image) for image in good]
     assert run("token", "line1", "--role", "inspect", "--file", file) == 0
     token = capsys.readouterr().out.strip()
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     assert [entry["name"] for entry in yaml.safe_load(file.read_text())] == ["line1"]
-    with running(folder, tmp_path / "r.sqlite", "--tokens", str(file), token=token) as (found, process):
+    with running(light_folder, tmp_path / "r.sqlite", "--tokens", str(file), token=token) as (found, process):
         assert found.http.post(INSPECT, content=contents[0], headers={"Authorization": "Bearer x"}).status_code == 401
         assert found.inspect(contents[0]) == 200
         finishes(found, process, signal.SIGTERM, contents)
 
 
-def test_a_kill_loses_no_answered_inspection(folder: Path, tmp_path: Path, good: Any) -> None:
+def test_a_kill_loses_no_answered_inspection(light_folder: Path, tmp_path: Path, good: Any) -> None:
     contents = [encoded(image) for image in good]
-    with running(folder, tmp_path / "r.sqlite") as (found, process), ThreadPoolExecutor(8) as threads:
+    with running(light_folder, tmp_path / "r.sqlite") as (found, process), ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(found.inspect, contents[at % 10]) for at in range(24)]
         until(lambda: sum(one.done() for one in waiting) > 5)
         process.kill()
@@ -262,7 +271,7 @@ def test_a_kill_loses_no_answered_inspection(folder: Path, tmp_path: Path, good:
         answered = [one.result() for one in waiting].count(200)
         assert answered > 5
         assert found.kept() >= answered
-    with running(folder, tmp_path / "r.sqlite") as (again, process):
+    with running(light_folder, tmp_path / "r.sqlite") as (again, process):
         assert again.inspect(contents[0]) == 200
         finishes(again, process, signal.SIGINT, contents)
 

@@ -25,10 +25,10 @@ GOOD = frozenset({200})
 
 
 @pytest.fixture(scope="module")
-def server(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(light_fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "models").mkdir()
-    fitted.save(folder / "models" / f"{harness.MODEL}.safetensors")
+    light_fitted.save(folder / "models" / f"{harness.MODEL}.safetensors")
     found = harness.Server(folder, "--timeout", "3", "--keep-images", "none")
     found.start()
     yield found

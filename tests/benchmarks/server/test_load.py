@@ -31,11 +31,11 @@ def images(image_folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def server(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(light_fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One for all tests: it is to recover from each. Its queue holds eight images."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "models").mkdir()
-    fitted.save(folder / "models" / f"{harness.MODEL}.safetensors")
+    light_fitted.save(folder / "models" / f"{harness.MODEL}.safetensors")
     found = harness.Server(folder, "--queue", "8", "--max-images", "4")
     found.start()
     yield found
