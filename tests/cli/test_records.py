@@ -152,7 +152,9 @@ def test_without_packages_it_is_said_what_to_install(
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_it_watches_until_it_is_told_to_stop(model: Path, image_folder: Path, database: Path) -> None:
+def test_it_watches_until_it_is_told_to_stop(
+    light_fitted: SAPatchCore, image_folder: Path, database: Path, tmp_path: Path
+) -> None:
     model = tmp_path / "light.safetensors"
     light_fitted.save(model)
     code = "import sys; from sapatchcore import cli; sys.exit(cli.main())"

@@ -12,6 +12,7 @@ import oracle
 import pytest
 import torch
 from banks import GROUPS, KINDS, bank_of, groups_of, queries_of
+from conftest import LIGHT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,7 +256,7 @@ def test_unknown_search() -> None:
         SAPatchCore(search="int9")
 
 
-def test_loading_makes_no_copy_of_the_bank(small: dict[str, Any], tmp_path: Path, run_python: Callable) -> None:
+def test_loading_makes_no_copy_of_the_bank(tmp_path: Path, run_python: Callable) -> None:
     """The memory of the process itself, without what is mapped from files, grows by less than the bank."""
     code = """
 import ctypes
@@ -283,7 +284,7 @@ print(loaded, own() - before, detector.memory_bank.nbytes)
     if not Path("/proc/self/status").is_file():
         pytest.skip("no /proc: the memory of a process cannot be told")
 
-    detector = SAPatchCore(**small).fit(np.zeros((2, 64, 64, 3), np.uint8))
+    detector = SAPatchCore(**LIGHT).fit(np.zeros((2, 64, 64, 3), np.uint8))
     detector.save(tmp_path / "small")
     stored = read_model(tmp_path / "small")
     rows = 100_000_000 // (4 * stored.bank.shape[1])
