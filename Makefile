@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/sapatchcore demo --output demo
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

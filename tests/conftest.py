@@ -126,3 +126,11 @@ def write_tree() -> Callable[[Path, str], Path]:
         return root
 
     return write
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The folders whose files take longest come first, so that no process has them alone at the end."""
+    slow = ("scale", "benchmarks", "export", "server")
+    folders = [item.path.relative_to(Path(__file__).parent).parts[0] for item in items]
+    order = sorted(range(len(items)), key=lambda i: slow.index(folders[i]) if folders[i] in slow else len(slow))
+    items[:] = [items[i] for i in order]
