@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Byte code is kept: without it each of the many processes of a test run compiles PyTorch's sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint lock clean
 
 demo: $(READY)

@@ -1,14 +1,19 @@
-"""One run of PyTorch's exporter for many files: it takes many seconds, and gives the same graph for the same detector."""
+"""One tiny detector, exported once for all tests and all their processes: PyTorch's exporter takes many seconds, and gives
+the same graph for the same detector."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sapatchcore import SAPatchCore
 from sapatchcore.export import onnx_file
-from sapatchcore.export.export import build_graph, cpu_embedder
+from sapatchcore.export.export import build_graph, cpu_embedder, export_model
 
 
 def program_of(detector: SAPatchCore) -> Any:
@@ -21,3 +26,62 @@ def program_of(detector: SAPatchCore) -> Any:
 def use(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``export_model`` take ``program`` instead of running the exporter."""
     monkeypatch.setattr(onnx_file, "onnx_model", lambda *_, **__: onnx_file.copied(program))
+
+
+def export_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the exporter run once for each network: for one detector, whose bank is written in one precision."""
+    run, programs = onnx_file.onnx_model, dict[str, Any]()
+
+    def remembered(graph: Any, *, opset: int, backbone: str) -> Any:
+        if backbone not in programs:
+            programs[backbone] = run(graph, opset=opset, backbone=backbone)
+        return onnx_file.copied(programs[backbone])
+
+    monkeypatch.setattr(onnx_file, "onnx_model", remembered)
+
+
+@pytest.fixture(scope="session")
+def tiny(small: dict[str, Any], good: np.ndarray) -> SAPatchCore:
+    """A detector that learned ``good`` with a network of a tenth of the usual size; not to be changed."""
+    return SAPatchCore(**{**small, "backbone": "test_resnet"}, coreset_ratio=0.1).fit(good)
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``tiny`` as model.safetensors, model.onnx, and model.xml with model.bin; not to be changed."""
+    return _made_once(tiny, tmp_path_factory) / "models"
+
+
+@pytest.fixture(scope="session")
+def program(tiny: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What PyTorch's exporter makes of ``tiny``."""
+    return pytest.importorskip("onnx").load(_made_once(tiny, tmp_path_factory) / "program.onnx")
+
+
+@pytest.fixture
+def exporter_done(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``export_model`` takes ``program`` instead of running the exporter."""
+    use(program, monkeypatch)
+
+
+def _made_once(detector: SAPatchCore, factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one run of the tests share; the first that asks fills it."""
+    for needed in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, unfinished = shared / "exported", shared / "exported.part"
+    with (shared / "exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            models = unfinished / "models"
+            models.mkdir(parents=True)
+            program = program_of(detector)
+            (unfinished / "program.onnx").write_bytes(program.SerializeToString())
+            detector.save(models / "model.safetensors")
+            with pytest.MonkeyPatch.context() as patch:
+                use(program, patch)
+                for name in ("model.onnx", "model.xml"):
+                    export_model(detector, models / name, source_sha256="ab" * 32)
+            unfinished.rename(folder)
+    return folder

@@ -67,7 +67,7 @@ OTHER_OPTIONS = {
 
 @pytest.mark.parametrize(
     ("options", "opset"),
-    [({"backbone": "convnext_atto", **OTHER_OPTIONS}, 17), ({"backbone": "test_vit", "attention": "none"}, 20)],
+    [({"backbone": "test_convnext", **OTHER_OPTIONS}, 17), ({"backbone": "test_vit", "attention": "none"}, 20)],
     ids=["convnext", "vit"],
 )
 def test_settings_networks_and_opsets(

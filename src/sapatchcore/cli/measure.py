@@ -188,11 +188,12 @@ def benchmark(
             if log:
                 tracker.figures({run.model: {run.category: run.figures}}, step=run.seed)
                 if first:
-                    _log_pictures(tracker, dataset, evaluation, None, prefix=f"{run.model}/{run.category}/")
+                    prefix = f"{run.model}/{run.category}/"
+                    _log_pictures(tracker, dataset, evaluation, evaluation.rate(), prefix=prefix)
             if gifs and first and run.model == MODELS[settings.attention]:
-                result = evaluation.result
-                frames = frames_of(result, dataset, choose(evaluation.labels, 40), None)
-                write_gif(frames, output / "gifs" / f"{run.category}.gif", scale_for(result, None), title=run.category)
+                result, rate = evaluation.result, evaluation.rate()
+                frames = frames_of(result, dataset, choose(evaluation.labels, 40), rate)
+                write_gif(frames, output / "gifs" / f"{run.category}.gif", scale_for(result, rate), title=run.category)
 
         text = benchmark_to_folder(
             root,

@@ -103,9 +103,10 @@ def write_report(
     if len(evaluation.result) != len(dataset.test):
         raise ValueError(f"A report needs one score an image. Got {len(evaluation.result)} and {len(dataset.test)}.")
     result, labels = evaluation.result, evaluation.labels
+    false_reject = evaluation.rate(false_reject)  # the page says which it is
     wrong = [""] * len(labels)
     limit = None
-    if result.calibration is not None:
+    if false_reject is not None:
         limit = result.threshold(false_reject)
         pairs = zip(result.scores.tolist(), labels, strict=True)
         wrong = [mistake(score > limit, label) for score, label in pairs]

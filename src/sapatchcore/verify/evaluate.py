@@ -91,11 +91,15 @@ class Evaluation:
         rejected = {} if math.isnan(image) else _counts(self.result.scores >= image, self.labels)
         return Decisions(FROM_LABELS, None, _without_nan(image), _without_nan(pixel), rejected)
 
+    def rate(self, false_reject: float | None = None) -> float | None:
+        """The promised rate, as of Result.rate; None without calibration."""
+        return None if self.result.calibration is None else self.result.rate(false_reject)
+
     def promised(self, false_reject: float | None = None) -> Decisions | None:
         """The decisions of the calibrated threshold at this rate (None: as of Result.threshold); None without calibration."""
-        if self.result.calibration is None:
+        rate = self.rate(false_reject)
+        if rate is None:
             return None
-        rate = self.result.rate(false_reject)
         image, pixel = self.result.threshold(rate), self.result.pixel_threshold(rate)
         return Decisions(FROM_GOOD, rate, image, pixel, _counts(self.result.scores > image, self.labels))
 

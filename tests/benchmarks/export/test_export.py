@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exporting import export_once
 from scripts import script
 
 from sapatchcore.synth.write import write_dataset
@@ -22,15 +23,19 @@ def rows_of(name: str, **contents: dict[str, Any]) -> tuple[str, list[str]]:
     return told, table.splitlines()[2:]
 
 
-def test_it_runs(tmp_path: Path) -> None:
+def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_once(monkeypatch)
     write_dataset(tmp_path / "kits", "kits", side=96, train=4, test={"good": 3, "missing": 3})
     output = tmp_path / "export.json"
-    choice = ["--runtimes", "onnx", "--precisions", "float32", "--bank-precisions", "float32,int8"]
+    choice = ["--runtimes", "onnx", "--precisions", "float32,float16", "--bank-precisions", "float32"]
     given = ["--quick", "--data", str(tmp_path / "kits"), *choice, "--output", str(output)]
     script("benchmarks/export/export.py").main(given)
     content = json.loads(output.read_text(encoding="utf-8"))
     runs = content["results"]["runs"]
-    assert [(run["precision"], run["bank_precision"]) for run in runs] == [("float32", "float32"), ("float32", "int8")]
+    assert [(run["precision"], run["bank_precision"]) for run in runs] == [
+        ("float32", "float32"),
+        ("float16", "float32"),
+    ]
     plain, short = runs
     assert (plain["images"], plain["other_verdicts"], plain["auroc_difference"]) == (6, 0, 0)
     assert plain["largest_score_difference"] < 1e-4 < short["largest_score_difference"] < 0.1

@@ -30,17 +30,16 @@ def speed() -> Any:
     return script("benchmarks/export/export_speed.py")
 
 
-def test_every_exported_file_is_timed_and_judged(speed: Any, tmp_path: Path) -> None:
+def test_every_exported_file_is_timed_and_judged(speed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "export_speed.json"
+    monkeypatch.setattr(speed, "PRECISIONS", ("int8",))
     speed.main(["--quick", "--without-anomalib", "--runtimes", "OpenVINO", "--output", str(output)])
     results = json.loads(output.read_text(encoding="utf-8"))["results"]
     assert results["bank"] == [256, 128 + 256]
-    assert set(results["export"]) == {"OpenVINO float32", "OpenVINO int8"}
-    assert results["export"]["OpenVINO int8"]["bytes"] < 0.5 * results["export"]["OpenVINO float32"]["bytes"]
-    assert set(results["speed"]["ms_an_image"]) == {
-        *(f"ours, OpenVINO {precision}: {kind}" for precision in speed.PRECISIONS for kind in ("graph", "predict")),
-        speed.BARE,
-    }
+    assert set(results["export"]) == {"OpenVINO int8"}
+    assert 1e6 < results["export"]["OpenVINO int8"]["bytes"] < 20e6  # of resnet18, 11 MB in float32 up to layer 3
+    kinds = (f"ours, OpenVINO int8: {kind}" for kind in ("graph", "predict"))
+    assert set(results["speed"]["ms_an_image"]) == {*kinds, speed.BARE}
 
 
 def test_times_faster_compares_within_a_kind_and_the_right_way_round(speed: Any) -> None:
