@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/sapatchcore demo --output demo
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

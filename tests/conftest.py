@@ -128,9 +128,27 @@ def write_tree() -> Callable[[Path, str], Path]:
     return write
 
 
+# Tests of a folder that share what takes long to start, a Ray cluster, servers, PyTorch's exporter: one process has them all.
+TOGETHER = ("scale", "server", "export", "records")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders whose files take longest come first, so that no process has them alone at the end."""
-    slow = ("scale", "benchmarks", "export", "server")
+    """The folders that take longest come first, so that no process has them alone at the end."""
+    slow = (*TOGETHER[:2], "benchmarks", *TOGETHER[2:])
     folders = [item.path.relative_to(Path(__file__).parent).parts[0] for item in items]
     order = sorted(range(len(items)), key=lambda i: slow.index(folders[i]) if folders[i] in slow else len(slow))
     items[:] = [items[i] for i in order]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Every process takes a file at a time, or one of the folders TOGETHER."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            folder = file.removeprefix("tests/").partition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    return ByFolder(config, log)

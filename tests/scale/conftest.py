@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, one for all tests, and images that take no time."""
+"""A Ray cluster on this machine, one for all tests of scale/, and images that take no time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TwoMachines:
         self.ray.remove_node(lost, allow_graceful=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: its processes would go on through all other tests
 def cluster() -> Iterator[TwoMachines]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: install the extra scale")
     made = TwoMachines()
