@@ -30,7 +30,7 @@ from sapatchcore.records import arrivals
 from sapatchcore.records import watch as watch_module
 from sapatchcore.records.record import Filter, NewRecord, ReceivedImage
 from sapatchcore.records.records import Records
-from sapatchcore.records.watch import stop_on_signals, watch
+from sapatchcore.records.watch import watch
 
 QUICK = {"every": 0.3, "settle": 0.05, "patience": 0.3}
 
@@ -542,15 +542,29 @@ def test_a_signal_stops_it_after_what_is_in_hand(tmp_path: Path, folder: Path, s
     assert child.returncode == 0
 
 
-def test_signals_are_as_before_afterwards() -> None:
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    with stop_on_signals() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        wait_for(stop.is_set)
-        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before  # a second one ends it
-    with stop_on_signals() as stop:
-        assert not stop.is_set()
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+SIGNALLED = """
+import os, signal
+from sapatchcore.records.watch import stop_on_signals
+
+def handlers():
+    return [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+
+before = handlers()
+with stop_on_signals() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.wait(60)
+    assert handlers() == before  # a second one ends it
+with stop_on_signals() as stop:
+    assert not stop.is_set()
+    assert handlers() != before
+assert handlers() == before
+print("as before")
+"""
+
+
+def test_signals_are_as_before_afterwards(run_python: Callable) -> None:
+    """In a process of its own: what goes wrong with a signal would end the tests' process."""
+    assert run_python(SIGNALLED).stdout == "as before\n"
 
 
 def test_a_stop_in_the_middle_finishes_what_is_in_hand(records: Records, folder: Path) -> None:
