@@ -21,8 +21,7 @@ from scipy.spatial.distance import cdist
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.learning import images
-from sapatchcore.memory import coreset
+from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.memory.training import TrainingImage
@@ -239,19 +238,19 @@ def left_out_grids(detector: SAPatchCore, images: Any) -> oracle.Float64:
 
 def check_left_out(detector: SAPatchCore, images: Any) -> None:
     """The calibration is what all differences in float64 say of each training image without its own rows."""
-    known = detector.calibration
+    calibration = detector.calibration
     expected = left_out_grids(detector, images)
     tolerance = {"rtol": 0, "atol": 1e-4 * expected.max()}
-    np.testing.assert_allclose(known.grids, expected, **tolerance)
-    np.testing.assert_allclose(known.scores, expected.max((1, 2)), **tolerance)
+    np.testing.assert_allclose(calibration.grids, expected, **tolerance)
+    np.testing.assert_allclose(calibration.scores, expected.max((1, 2)), **tolerance)
     shape = {"resize": detector.settings.resize, "crop": detector.settings.crop}
-    maps = [oracle.anomaly_map(grid, size, **shape) for grid, size in zip(expected, known.sizes, strict=True)]
-    np.testing.assert_allclose(known.peaks, [one.max() for one in maps], **tolerance)
-    away = detector.embed(images) - detector.memory_bank[known.rows]  # (n, h, w, d)
+    maps = [oracle.anomaly_map(grid, size, **shape) for grid, size in zip(expected, calibration.sizes, strict=True)]
+    np.testing.assert_allclose(calibration.peaks, [one.max() for one in maps], **tolerance)
+    away = detector.embed(images) - detector.memory_bank[calibration.rows]  # (n, h, w, d)
     c2 = detector.embedder.network.channels[0]
-    for part, found in ((away[..., :c2], known.local), (away[..., c2:], known.context)):
+    for part, found in ((away[..., :c2], calibration.local), (away[..., c2:], calibration.context)):
         np.testing.assert_allclose(found, np.linalg.norm(part, axis=3).max((1, 2)), **tolerance)
-    assert not (detector.provenance[1][known.rows] == np.arange(len(known))[:, None, None]).any()
+    assert not (detector.provenance[1][calibration.rows] == np.arange(len(calibration))[:, None, None]).any()
 
 
 def check_threshold() -> None:
@@ -455,7 +454,7 @@ def check_growth(old: torch.Tensor, new: torch.Tensor, radius: float, dimensions
     dimensions: of the projection in which distances count.
     """
     bank = plain_bank(old, torch.zeros(len(old), dtype=torch.int64), 1, new.shape[1], radius)
-    grown = images.Growth(bank, projection_of(old.shape[1], dimensions))
+    grown = growth.Growth(bank, projection_of(old.shape[1], dimensions))
     grown.add(plain_patches(new), [TrainingImage(f"new {i}.png", (9, 9)) for i in range(len(new))])
     found = grown.bank()
     rows, added = [*projected(old, dimensions)], []
@@ -478,7 +477,7 @@ def check_forgetting(bank: Bank, learned: torch.Tensor, number: int, dimensions:
 
     learned: (n, p, d), all that the bank was chosen from. dimensions: of the projection in which distances count.
     """
-    left = images.without_image(bank, number, projection_of(learned.shape[2], dimensions))
+    left = growth.without_image(bank, number, projection_of(learned.shape[2], dimensions))
     kept = [row for row in range(len(bank.rows)) if int(bank.images[row]) != number]
     names = [image.name for image in bank.training]
     assert torch.equal(left.rows, bank.rows[kept])

@@ -42,7 +42,7 @@ def made_result(count: int, seed: int, folder: str) -> Result:
 def answers(folder: Path) -> dict[str, npt.NDArray[Any]]:
     """All that a calibrated result says, by name; the files of its maps go to ``folder``."""
     good = made_result(30, 0, "good")
-    known = Calibration(
+    calibration = Calibration(
         source=SEPARATE,
         names=good.paths,
         images=np.full(30, -1),
@@ -56,9 +56,9 @@ def answers(folder: Path) -> dict[str, npt.NDArray[Any]]:
         image_score="max",
         neighbors=9,
     )
-    result = Result(**{**vars(made_result(9, 1, "new")), "calibration": known})
+    result = Result(**{**vars(made_result(9, 1, "new")), "calibration": calibration})
     found: dict[str, npt.NDArray[Any]] = {
-        "peaks": known.peaks,
+        "peaks": calibration.peaks,
         "p_values": result.p_values,
         "thresholds": np.array([result.threshold(RATE), result.pixel_threshold(RATE), result.threshold()]),
         "verdicts": np.array([repr(verdict) for verdict in result.verdicts(RATE)]),

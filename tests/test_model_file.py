@@ -454,13 +454,13 @@ def test_thumbnails_left_out(fitted: SAPatchCore, good: np.ndarray, tmp_path: Pa
 def test_what_people_are_told_of_a_file(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "m"
     fitted.save(path)
-    facts = describe(path, read_model(path))
-    json.dumps(facts)
-    assert facts["bank"] == "64 patches of 384 numbers"
-    assert facts["training_images"] == 10
-    assert facts["calibration"] == {"source": "left out", "images": 10, "image_score": "max", "neighbors": 9}
-    assert facts["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
-    assert facts["format"] == FORMAT
+    described = describe(path, read_model(path))
+    json.dumps(described)
+    assert described["bank"] == "64 patches of 384 numbers"
+    assert described["training_images"] == 10
+    assert described["calibration"] == {"source": "left out", "images": 10, "image_score": "max", "neighbors": 9}
+    assert described["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
+    assert described["format"] == FORMAT
     assert SAPatchCore.load(path, device="cpu").fit(good[:1], calibrate=good[1:4]).calibration.source == "separate"
 
 

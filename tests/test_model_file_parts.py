@@ -1,4 +1,4 @@
-"""A model file whose checksum fits, but whose parts do not: whoever writes a file can seal it."""
+"""A model file whose checksum fits, but whose parts do not: whoever writes a file can compute one."""
 
 from __future__ import annotations
 

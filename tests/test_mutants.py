@@ -18,8 +18,7 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
-from sapatchcore.learning import images
-from sapatchcore.memory import coreset
+from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
 from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
@@ -414,50 +413,50 @@ def crop_left_out_of_the_cells(patch: Patch) -> None:
 
 
 def squared_radius(patch: Patch) -> None:
-    right = images.Growth.__init__
+    right = growth.Growth.__init__
 
-    def wrong(self: images.Growth, bank: Bank, projection: Any) -> None:
+    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
         right(self, replace(bank, radius=bank.radius**2), projection)
 
-    patch.setattr(images.Growth, "__init__", wrong)
+    patch.setattr(growth.Growth, "__init__", wrong)
 
 
 def new_rows_not_compared_with(patch: Patch) -> None:
     """Every image is compared with the bank of before alone: what two new images show joins twice."""
-    right = images.Growth.add
+    right = growth.Growth.add
 
-    def wrong(self: images.Growth, given: patches.Patches, training: Any) -> None:
+    def wrong(self: growth.Growth, given: patches.Patches, training: Any) -> None:
         for one, image in zip(given.split(1), training, strict=True):
             self._projected = self._projected[:1]
             right(self, one, [image])
 
-    patch.setattr(images.Growth, "add", wrong)
+    patch.setattr(growth.Growth, "add", wrong)
 
 
 def projection_left_out_of_growth(patch: Patch) -> None:
     """Distances in the patches themselves, where the bank was chosen in the projection."""
-    right = images.Growth.__init__
+    right = growth.Growth.__init__
 
-    def wrong(self: images.Growth, bank: Bank, projection: Any) -> None:
+    def wrong(self: growth.Growth, bank: Bank, projection: Any) -> None:
         right(self, bank, type(projection)(2, 3, None, 0, bank.rows.device))
 
-    patch.setattr(images.Growth, "__init__", wrong)
+    patch.setattr(growth.Growth, "__init__", wrong)
 
 
 def promise_not_loosened(patch: Patch) -> None:
-    right = images.without_image
-    patch.setattr(images, "without_image", lambda bank, *given: replace(right(bank, *given), loosened=bank.loosened))
+    right = growth.without_image
+    patch.setattr(growth, "without_image", lambda bank, *given: replace(right(bank, *given), loosened=bank.loosened))
 
 
 def numbers_not_moved_up(patch: Patch) -> None:
-    right = images.without_image
+    right = growth.without_image
 
     def wrong(bank: Bank, number: int, projection: Any) -> Bank:
         return replace(
             right(bank, number, projection), images=bank.images[bank.images != number] % (len(bank.training) - 1)
         )
 
-    patch.setattr(images, "without_image", wrong)
+    patch.setattr(growth, "without_image", wrong)
 
 
 def auroc_upside_down(patch: Patch) -> None:

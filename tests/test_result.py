@@ -81,13 +81,13 @@ def test_parts_that_do_not_fit(name: str, value: Any, message: str) -> None:
 def test_regions_are_those_of_the_map_though_most_maps_are_not_drawn(scale: float) -> None:
     """Patch scores below the limit tell it without the map; scores around it, scores that are all alike, and single ones."""
     good = made_result(30, 0, "good")
-    known = as_calibration(good, SEPARATE, np.full(30, -1), Settings())
+    calibration = as_calibration(good, SEPARATE, np.full(30, -1), Settings())
     made = made_result(12, 1, "new")
-    limit = float(known.peaks.max())
+    limit = float(calibration.peaks.max())
     grids = made.patch_scores * np.float32(limit * scale / made.patch_scores.max())
     grids[9], grids[10], grids[11] = limit * scale, limit, 0
     grids[11, 3, 4] = limit * scale * 3
-    result = dataclasses.replace(made, patch_scores=grids.astype(np.float32), calibration=known)
+    result = dataclasses.replace(made, patch_scores=grids.astype(np.float32), calibration=calibration)
     for i, values in enumerate(result.maps):
         found, expected = result.regions(i, 0.05), find_regions(values, result.pixel_threshold(0.05))
         assert [(one.box, one.area, one.peak) for one in found] == [(one.box, one.area, one.peak) for one in expected]

@@ -77,11 +77,11 @@ def number(evaluation: dict[str, object], name: str) -> float | None:
 
 
 def mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    there = [value for value in values if value is not None]
+    if not there:
         return "–"
-    found = spread(known)
-    return f"{sum(known) / len(known):.3f} ({found['min']:.3f}–{found['max']:.3f})"
+    found = spread(there)
+    return f"{sum(there) / len(there):.3f} ({found['min']:.3f}–{found['max']:.3f})"
 
 
 def subset(dataset: Dataset) -> Dataset:

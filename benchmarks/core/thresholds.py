@@ -174,8 +174,8 @@ def split_again(
         yield left, detector.calibrate(order[learned:]).calibration
 
 
-def of(known: Calibration, kind: str) -> Float32:
-    return known.scores if kind == "image" else known.peaks
+def of(good: Calibration, kind: str) -> Float32:
+    return good.scores if kind == "image" else good.peaks
 
 
 def rate_of(pairs: Sequence[tuple[Float32, Float32]], rate: float) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def rate_of(pairs: Sequence[tuple[Float32, Float32]], rate: float) -> dict[str, 
     calibrated, tested = len(pairs[0][0]), len(pairs[0][1])
     sizes: dict[str, Any] = {"calibrated": calibrated, "tested": tested, "splits": len(pairs)}
     try:
-        shares = [float(np.mean(test > threshold(known, rate))) for known, test in pairs]
+        shares = [float(np.mean(test > threshold(good, rate))) for good, test in pairs]
     except SettingsError:
         return {**sizes, "possible": False}
     deviation = statistics.stdev(shares)
@@ -220,9 +220,9 @@ def drift_delays(streams: int, quiet: Sequence[int], parts: int, calibration: in
             early = 0
             for stream in range(streams):
                 random = np.random.default_rng([stream, before, shift])
-                known, scores = random.normal(size=calibration), random.normal(size=before + parts)
+                good, scores = random.normal(size=calibration), random.normal(size=before + parts)
                 scores[before:] += shift
-                alarm = drift(p_values(scores, known), calibration, seed=stream).alarm
+                alarm = drift(p_values(scores, good), calibration, seed=stream).alarm
                 if alarm is not None and alarm < before:
                     early += 1
                 else:
@@ -241,8 +241,8 @@ def false_alarms(streams: int, parts: int, calibration: int = 320) -> dict[str, 
     most = np.empty(streams)
     for stream in range(streams):
         random = np.random.default_rng([stream, parts])
-        known, scores = random.normal(size=calibration), random.normal(size=parts)
-        most[stream] = drift(p_values(scores, known), calibration, seed=stream).log_capital.max()
+        good, scores = random.normal(size=calibration), random.normal(size=parts)
+        most[stream] = drift(p_values(scores, good), calibration, seed=stream).log_capital.max()
     shares = [(promised, float(np.mean(most >= -np.log(promised)))) for promised in (0.01, 0.05, 0.1)]
     rows = [
         {"promised": promised, "share": share, "standard_error": (share * (1 - share) / streams) ** 0.5}

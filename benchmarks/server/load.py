@@ -144,8 +144,8 @@ def _others(path: Path, stage: str) -> dict[str, Any]:
     """What the file says of the other stages; nothing where there is none."""
     if not path.is_file():
         return {}
-    known = json.loads(path.read_text(encoding="utf-8"))["results"]
-    return {name: part for name, part in known.items() if name != stage}
+    parts = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return {name: part for name, part in parts.items() if name != stage}
 
 
 if __name__ == "__main__":

@@ -73,14 +73,14 @@ def throughput(
     many = (images * (1 + 256 // len(images)))[: 16 if short else 256]
     detector.predict(many[:16])  # warm
     before = len(many) / _timed(lambda: detector.predict(many))
-    known = len(server.records())
+    before = len(server.records())
     with Memory(server.pid, 0.2 if short else 1.0) as memory:
         used = cpu_seconds(server.pid)
         found = Generator(folder, server, images, clients=clients, seconds=seconds, first=1_000_000).wait(seconds + 90)
         used = cpu_seconds(server.pid) - used
     after = len(many) / _timed(lambda: detector.predict(many))
     served = rate(found["answered"], ramp, seconds)
-    counts = accounted(found["answered"], server.records()[known:])
+    counts = accounted(found["answered"], server.records()[before:])
     return {
         "clients": clients,
         "seconds": seconds,
@@ -115,7 +115,7 @@ def overload(folder: Path, server: Server, images: list[Path], *, short: bool) -
     full = Generator(folder, server, images, clients=clients, seconds=2.0 if short else 15.0, first=3_000_000).wait(120)
     normal = percentiles(row[1] for row in quiet["answered"] if row[2] == 200)
     capacity = rate(full["answered"], 0.5 if short else 5.0, 2.0 if short else 15.0)
-    known = len(server.records())
+    before = len(server.records())
     with Memory(server.pid, 0.2) as memory:
         used = cpu_seconds(server.pid)
         task = {"rate": 10 * capacity, "seconds": seconds, "probe": 2.0 if short else 15.0, "first": 4_000_000}
@@ -123,7 +123,7 @@ def overload(folder: Path, server: Server, images: list[Path], *, short: bool) -
         used = cpu_seconds(server.pid) - used
     accepted = [row for row in found["answered"] if row[2] == 200]
     refused = [row for row in found["answered"] if row[2] != 200]
-    counts = accounted([*found["answered"], *found["probed"]], server.records()[known:])
+    counts = accounted([*found["answered"], *found["probed"]], server.records()[before:])
     within = 2 * normal["p50"] / 1e3
     probed = [row for row in found["probed"] if row[2] == 200]
     ends = [row[0] + row[1] for row in probed if row[1] <= within]

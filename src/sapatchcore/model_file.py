@@ -50,7 +50,7 @@ _TOGETHER = 1024  # rows of the bank that are checked at a time
 class Stored:
     """What a model file holds.
 
-    header: JSON-ready facts; ``settings`` among them. bank: (m, d) float32. images, cells: (m,) int64, where each row
+    header: JSON-ready; ``settings`` among them. bank: (m, d) float32. images, cells: (m,) int64, where each row
     came from. weights: the network's tensors, or None where the file was written without them (its header then has
     their ``weights_sha256``, as every file does).
     """
@@ -163,8 +163,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    facts = {name: value for name, value in header.items() if name != "sha256"}
-    return hashlib.sha256((json.dumps(facts, sort_keys=True) + digest(tensors)).encode()).hexdigest()
+    values = {name: value for name, value in header.items() if name != "sha256"}
+    return hashlib.sha256((json.dumps(values, sort_keys=True) + digest(tensors)).encode()).hexdigest()
 
 
 def _names_as_tensors(path: Path, header: dict[str, Any]) -> dict[str, torch.Tensor]:

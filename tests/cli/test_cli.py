@@ -17,10 +17,10 @@ from sapatchcore.cli import app, with_flags
 
 def test_info_tells_what_a_model_holds(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", str(model), "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["bank"] == "76 patches of 384 numbers"
-    assert facts["training_images"] == 24
-    assert facts["settings"]["coreset_ratio"] == 0.05
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["bank"] == "76 patches of 384 numbers"
+    assert printed["training_images"] == 24
+    assert printed["settings"]["coreset_ratio"] == 0.05
     assert run("info", str(model)) == 0
     assert "coreset_ratio      0.05" in capsys.readouterr().out
 

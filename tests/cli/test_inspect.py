@@ -94,8 +94,8 @@ def test_maps_are_the_results_maps(root: Path, model: Path, tmp_path: Path, kind
 def test_gif_of_a_model(root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.gif"
     assert run("gif", str(model), str(root / "bench"), "-o", str(path), "--most", "5", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["bytes"] == path.stat().st_size
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["bytes"] == path.stat().st_size
     with Image.open(path) as picture:
         assert (picture.format, picture.n_frames) == ("GIF", 5)  # type: ignore[attr-defined]
 

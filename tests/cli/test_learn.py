@@ -14,9 +14,9 @@ from made_screws import SMALL
 def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.safetensors"
     assert run("fit", str(root / "bench"), "-o", str(path), "--json", *SMALL) == 0
-    facts = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     # 24 images of 8×8 patches, of which 5 % are kept.
-    assert facts == {
+    assert printed == {
         "model": str(path),
         "training_images": 24,
         "bank": [76, 384],
@@ -41,8 +41,8 @@ def test_calibration_with_separate_images(root: Path, tmp_path: Path, capsys: py
     path = tmp_path / "m"
     assert run("fit", str(root / "bench"), "-o", str(path), "--calibrate", str(separate), *SMALL) == 0
     assert run("info", str(path), "--json") == 0
-    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (facts["calibration"]["source"], facts["calibration"]["images"]) == ("separate", 24)
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (printed["calibration"]["source"], printed["calibration"]["images"]) == ("separate", 24)
 
 
 def test_validation_images_are_for_the_thresholds_alone(
@@ -62,9 +62,9 @@ def test_validation_images_are_for_the_thresholds_alone(
     for data, expected in ((category, ("separate", 8)), (source, ("left out", 24))):
         assert run("fit", str(data), "-o", str(path), *SMALL) == 0
         assert run("info", str(path), "--json") == 0
-        facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (facts["calibration"]["source"], facts["calibration"]["images"]) == expected
-        assert facts["training_images"] == 24
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (printed["calibration"]["source"], printed["calibration"]["images"]) == expected
+        assert printed["training_images"] == 24
 
 
 def test_update_and_forget_change_a_model_file(
@@ -73,16 +73,16 @@ def test_update_and_forget_change_a_model_file(
     path, more = tmp_path / "m", root / "bottle/train/good"
     path.write_bytes(model.read_bytes())
     assert run("update", str(path), str(more), "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["training_images"], facts["calibration_images"]) == (48, 48)
-    assert facts["bank"][0] == 76 + facts["added"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["training_images"], printed["calibration_images"]) == (48, 48)
+    assert printed["bank"][0] == 76 + printed["added"]
     assert run("update", str(path), str(more)) == 1
     assert "was learned from already" in capsys.readouterr().err
     first = str(more / "000.png")
     assert run("forget", str(path), first, "-o", str(tmp_path / "other"), "--json") == 0
     less = json.loads(capsys.readouterr().out)
     assert (less["training_images"], less["calibration_images"]) == (47, 47)
-    assert less["bank"][0] == facts["bank"][0] - less["removed"]
+    assert less["bank"][0] == printed["bank"][0] - less["removed"]
     assert run("info", str(path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["training_images"] == 48, "-o leaves the model itself as it is"
     assert run("forget", str(tmp_path / "other"), first) == 1

@@ -229,8 +229,8 @@ def test_export(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         assert [row["record"] for row in csv.DictReader(file)] == ["2", "4", "6"]
     assert run("records", "export", filled, "-o", tmp_path / "r.parquet", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts == {
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {
         "file": str(tmp_path / "r.parquet"),
         "records": 7,
         "bytes": (tmp_path / "r.parquet").stat().st_size,
@@ -245,10 +245,10 @@ def test_prune(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--older-than 30d" in capsys.readouterr().err
     assert run("records", "prune", filled, "--older-than", "1 month") == 2
     assert run("records", "prune", filled, "--older-than", "1d", "--max-size", "1GB", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["records"], facts["images"], facts["good_images"]) == (0, 0, 0)
-    assert facts["bytes"] > 100_000
-    assert run("records", "prune", filled, "--max-size", f"{(facts['bytes'] - 50_000) / 1000}kB") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["records"], printed["images"], printed["good_images"]) == (0, 0, 0)
+    assert printed["bytes"] > 100_000
+    assert run("records", "prune", filled, "--max-size", f"{(printed['bytes'] - 50_000) / 1000}kB") == 0
     out = capsys.readouterr().out
     assert out.startswith("Deleted 0 records and 3 images; 0.")
     time.sleep(0.01)

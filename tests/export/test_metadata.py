@@ -36,14 +36,14 @@ def test_every_flipped_byte_is_found() -> None:
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 1
-        with pytest.raises(ModelFileError, match=r"was altered after it was written|has no seal"):
+        with pytest.raises(ModelFileError, match=r"was altered after it was written|has no checksum"):
             verify_checksum(Path("m.onnx"), bytes(flipped))
 
 
 def test_every_cut_is_found() -> None:
     content = with_checksum(ONNX, ".onnx")
     for length in range(len(content)):
-        with pytest.raises(ModelFileError, match=r"was altered|has no seal"):
+        with pytest.raises(ModelFileError, match=r"was altered|has no checksum"):
             verify_checksum(Path("m.onnx"), content[:length])
 
 

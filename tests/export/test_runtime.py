@@ -43,10 +43,10 @@ def test_cut_and_flipped_files_are_refused(exported: Path, tmp_path: Path, name:
     content = (tmp_path / name).read_bytes()
     position = int(share * len(content))
     (tmp_path / name).write_bytes(content[:position])
-    with pytest.raises(ModelFileError, match=r"cut off|checksum does not fit|has no seal"):
+    with pytest.raises(ModelFileError, match=r"cut off|checksum does not fit|has no checksum"):
         open_exported(path)
     (tmp_path / name).write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
-    with pytest.raises(ModelFileError, match=r"altered after it was written|has no seal"):
+    with pytest.raises(ModelFileError, match=r"altered after it was written|has no checksum"):
         open_exported(path)
 
 
@@ -65,7 +65,7 @@ def test_files_that_are_no_export(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"must end in \.onnx or \.xml"):
         open_exported(exported / "model.safetensors")
     (tmp_path / "m.onnx").write_bytes(b"something else")
-    with pytest.raises(ModelFileError, match="has no seal"):
+    with pytest.raises(ModelFileError, match="has no checksum"):
         open_exported(tmp_path / "m.onnx")
 
 

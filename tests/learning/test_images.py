@@ -54,14 +54,14 @@ def bank_of(detector: SAPatchCore) -> Bank:
 def state(detector: SAPatchCore) -> dict[str, Any]:
     """All that a detector has learned, to the bit."""
     bank = bank_of(detector)
-    facts: dict[str, Any] = {"training": bank.training, "radius": (bank.radius, bank.loosened), "grid": bank.grid}
+    found: dict[str, Any] = {"training": bank.training, "radius": (bank.radius, bank.loosened), "grid": bank.grid}
     for name in ("rows", "images", "cells"):
-        facts[name] = getattr(bank, name).numpy().tobytes()
-    known = detector._calibration
-    for field in dataclasses.fields(Calibration) if known is not None else ():
-        value = getattr(known, field.name)
-        facts["calibration " + field.name] = value.tobytes() if isinstance(value, np.ndarray) else value
-    return facts
+        found[name] = getattr(bank, name).numpy().tobytes()
+    calibration = detector._calibration
+    for field in dataclasses.fields(Calibration) if calibration is not None else ():
+        value = getattr(calibration, field.name)
+        found["calibration " + field.name] = value.tobytes() if isinstance(value, np.ndarray) else value
+    return found
 
 
 def scored_alone(detector: SAPatchCore, images: Any) -> list[float]:
@@ -269,13 +269,13 @@ def test_images_after_a_single_one_are_calibrated(good: UInt8, small: dict[str, 
 
 def test_separate_images_stay_the_measure(good: UInt8, images: Callable, small: dict[str, Any]) -> None:
     detector = SAPatchCore(**small, coreset_ratio=0.1).fit(good[:5], calibrate=images(4, seed=2))
-    known = detector.calibration
-    assert (known.source, known.names) == ("separate", tuple(f"image {i}" for i in range(4)))
-    assert known.images.tolist() == [-1] * 4
-    np.testing.assert_allclose(known.scores, detector.predict(images(4, seed=2)).scores, rtol=1e-5)
+    calibration = detector.calibration
+    assert (calibration.source, calibration.names) == ("separate", tuple(f"image {i}" for i in range(4)))
+    assert calibration.images.tolist() == [-1] * 4
+    np.testing.assert_allclose(calibration.scores, detector.predict(images(4, seed=2)).scores, rtol=1e-5)
     detector.update(good[5:])
-    assert detector.calibration is known
-    assert (detector.predict(images(4, seed=2)).scores <= known.scores + 1e-4).all()
+    assert detector.calibration is calibration
+    assert (detector.predict(images(4, seed=2)).scores <= calibration.scores + 1e-4).all()
     detector.update(255 - good[:1], calibrate=images(3, seed=4))
     assert len(detector.calibration) == 3
     np.testing.assert_array_equal(detector.calibration.scores, detector.predict(images(3, seed=4)).scores)
@@ -300,14 +300,14 @@ def test_known_images_are_refused_and_nothing_changes(
     place: int, from_files: SAPatchCore, image_folder: Path, more_files: list[Path]
 ) -> None:
     before = state(from_files)
-    known = image_folder / "04.png"
+    learned = image_folder / "04.png"
     with pytest.raises(DataError) as caught:
-        from_files.update([*more_files[:place], known, *more_files[place:]])
-    assert str(caught.value) == f"{known} was learned from already. Leave it out, or forget it first."
+        from_files.update([*more_files[:place], learned, *more_files[place:]])
+    assert str(caught.value) == f"{learned} was learned from already. Leave it out, or forget it first."
     assert state(from_files) == before
-    from_files.forget(known)
-    from_files.update([known])
-    assert from_files.provenance[0][-1] == str(known)
+    from_files.forget(learned)
+    from_files.update([learned])
+    assert from_files.provenance[0][-1] == str(learned)
 
 
 @pytest.mark.parametrize("place", [0, 3, 5])
@@ -444,14 +444,16 @@ def test_twins_are_bounded_without_each_other(good: UInt8, small: dict[str, Any]
 
 def test_an_image_without_rows_is_forgotten(good: UInt8, small: dict[str, Any]) -> None:
     detector = SAPatchCore(**small, coreset_ratio=0.01).fit(good)
-    before, known = bank_of(detector), detector.calibration
+    before, calibration = bank_of(detector), detector.calibration
     number = min(set(range(10)) - set(before.images.tolist()))
     detector.forget(f"image {number}")
     np.testing.assert_array_equal(detector.memory_bank, before.rows.numpy())
     assert bank_of(detector).loosened == 0
     rest = np.delete(np.arange(10), number)
     for name in ("scores", "local", "context", "peaks", "grids", "rows"):
-        np.testing.assert_array_equal(getattr(detector.calibration, name), getattr(known, name)[rest], err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(detector.calibration, name), getattr(calibration, name)[rest], err_msg=name
+        )
     names, owners, cells = detector.provenance
     rows = detector.embed(good[rest]).reshape(9, 64, -1)[owners, cells]
     np.testing.assert_allclose(rows, detector.memory_bank, rtol=1e-4, atol=1e-5)
@@ -531,11 +533,11 @@ def test_separate_images_are_scored_anew(
     """Images that were not learned from have no own rows: they are compared with all that are left."""
     detector = SAPatchCore(**small, coreset_ratio=0.1, image_score=image_score)
     detector.fit(good[:learned], calibrate=more_files).forget("image 0")
-    known = detector.calibration
-    assert (known.source, len(known)) == ("separate", 5)
+    calibration = detector.calibration
+    assert (calibration.source, len(calibration)) == ("separate", 5)
     result = detector.predict(more_files)
-    np.testing.assert_allclose(known.scores, result.scores, rtol=1e-4)
-    np.testing.assert_allclose(known.grids, result.patch_scores, rtol=0, atol=1e-4 * known.grids.max())
+    np.testing.assert_allclose(calibration.scores, result.scores, rtol=1e-4)
+    np.testing.assert_allclose(calibration.grids, result.patch_scores, rtol=0, atol=1e-4 * calibration.grids.max())
 
 
 def test_forget_and_learn_again(from_files: SAPatchCore, image_folder: Path, good: UInt8) -> None:

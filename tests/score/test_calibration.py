@@ -59,26 +59,26 @@ def test_left_out_scores_are_a_plain_comparison_with_the_other_images(
     ratio: float, good: UInt8, small: dict[str, Any]
 ) -> None:
     detector = SAPatchCore(**small, coreset_ratio=ratio).fit(good)
-    known, patches = detector.calibration, embedded(detector, good)
+    calibration, patches = detector.calibration, embedded(detector, good)
     expected = left_out_grids(detector, patches)
-    np.testing.assert_allclose(known.grids, expected, rtol=1e-4)
-    np.testing.assert_allclose(known.scores, expected.amax((1, 2)), rtol=1e-4)
-    assert known.source == LEAVE_ONE_OUT
-    assert known.images.tolist() == list(range(10))
-    assert known.names == tuple(image for image in detector.provenance[0])
-    assert known.sizes == ((64, 64),) * 10
+    np.testing.assert_allclose(calibration.grids, expected, rtol=1e-4)
+    np.testing.assert_allclose(calibration.scores, expected.amax((1, 2)), rtol=1e-4)
+    assert calibration.source == LEAVE_ONE_OUT
+    assert calibration.images.tolist() == list(range(10))
+    assert calibration.names == tuple(image for image in detector.provenance[0])
+    assert calibration.sizes == ((64, 64),) * 10
 
 
 def test_rows_and_parts_belong_to_the_distances(fitted: SAPatchCore, good: UInt8) -> None:
-    known, patches = fitted.calibration, embedded(fitted, good).double()
-    matched = torch.from_numpy(fitted.memory_bank[known.rows]).double()  # (n, h, w, d)
-    owners = fitted.provenance[1][known.rows]
-    assert (owners != known.images[:, None, None]).all()
+    calibration, patches = fitted.calibration, embedded(fitted, good).double()
+    matched = torch.from_numpy(fitted.memory_bank[calibration.rows]).double()  # (n, h, w, d)
+    owners = fitted.provenance[1][calibration.rows]
+    assert (owners != calibration.images[:, None, None]).all()
     squared = (patches - matched).square()
     c2 = fitted.embedder.network.channels[0]
-    np.testing.assert_allclose(known.grids, squared.sum(3).sqrt(), rtol=1e-4)
-    np.testing.assert_allclose(known.local, squared[..., :c2].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(known.context, squared[..., c2:].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(calibration.grids, squared.sum(3).sqrt(), rtol=1e-4)
+    np.testing.assert_allclose(calibration.local, squared[..., :c2].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(calibration.context, squared[..., c2:].sum(3).sqrt().amax((1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("neighbors", [2, 9])
@@ -162,16 +162,16 @@ def test_separate_images_score_as_they_are_predicted(
 ) -> None:
     other = images(6, (80, 64), 3)
     detector = SAPatchCore(**small, coreset_ratio=0.1).fit(good, calibrate=other)
-    known, result = detector.calibration, detector.predict(other)
-    assert known.source == SEPARATE
-    assert known.images.tolist() == [-1] * 6
-    assert np.array_equal(known.scores, result.scores)
-    assert np.array_equal(known.grids, result.patch_scores)
-    assert np.array_equal(known.rows, result.neighbours)
-    assert np.array_equal(known.local, result.local_patches.max((1, 2)))
-    assert np.array_equal(known.context, result.context_patches.max((1, 2)))
-    assert known.peaks.tolist() == [float(values.max()) for values in result.maps]
-    assert known.sizes == ((80, 64),) * 6
+    calibration, result = detector.calibration, detector.predict(other)
+    assert calibration.source == SEPARATE
+    assert calibration.images.tolist() == [-1] * 6
+    assert np.array_equal(calibration.scores, result.scores)
+    assert np.array_equal(calibration.grids, result.patch_scores)
+    assert np.array_equal(calibration.rows, result.neighbours)
+    assert np.array_equal(calibration.local, result.local_patches.max((1, 2)))
+    assert np.array_equal(calibration.context, result.context_patches.max((1, 2)))
+    assert calibration.peaks.tolist() == [float(values.max()) for values in result.maps]
+    assert calibration.sizes == ((80, 64),) * 6
 
 
 def test_calibrating_changes_neither_bank_nor_scores(
@@ -192,11 +192,11 @@ def test_peaks_are_the_largest_values_of_the_maps(
     """Of images of any size, the maps that leaving out would draw."""
     mixed = [*images(3, (80, 64), 1), *images(3, (50, 90), 2)]
     detector = SAPatchCore(**{**small, "crop": crop}, coreset_ratio=0.1).fit(mixed)
-    known = detector.calibration
-    assert known.sizes == ((80, 64),) * 3 + ((50, 90),) * 3
-    for grid, size, peak in zip(known.grids, known.sizes, known.peaks, strict=True):
+    calibration = detector.calibration
+    assert calibration.sizes == ((80, 64),) * 3 + ((50, 90),) * 3
+    for grid, size, peak in zip(calibration.grids, calibration.sizes, calibration.peaks, strict=True):
         assert peak == anomaly_map(grid, size, (64, 64), crop).max()
-    assert (known.peaks > 0).all()
+    assert (calibration.peaks > 0).all()
 
 
 def same(one: Calibration, other: Calibration) -> None:
@@ -244,11 +244,11 @@ def test_what_an_added_bank_leaves_are_upper_bounds(
 ) -> None:
     more = images(4, (64, 64), 9)
     detector = SAPatchCore(**small, coreset_ratio=0.1).fit(good).update(more)
-    known = detector.calibration
-    assert known.images.tolist() == list(range(14))
+    calibration = detector.calibration
+    assert calibration.images.tolist() == list(range(14))
     truth = left_out_grids(detector, embedded(detector, np.concatenate((good, more)))).numpy()
-    assert (known.grids >= truth * (1 - 1e-4)).all()
-    np.testing.assert_allclose(known.grids[10:], truth[10:], rtol=1e-4)  # the new ones have met the whole bank
+    assert (calibration.grids >= truth * (1 - 1e-4)).all()
+    np.testing.assert_allclose(calibration.grids[10:], truth[10:], rtol=1e-4)  # the new ones have met the whole bank
 
 
 @pytest.mark.parametrize(
@@ -269,39 +269,39 @@ def test_what_a_forgotten_image_leaves_are_upper_bounds(
     detector.fit(good, calibrate=other if separate else None)
     before = detector.calibration
     detector.forget("image 3")
-    known, left = detector.calibration, np.delete(good, 3, axis=0)
+    calibration, left = detector.calibration, np.delete(good, 3, axis=0)
     if separate:
-        assert len(known) == 5
+        assert len(calibration) == 5
         truth = detector.predict(other)
         grids, scores = truth.patch_scores, truth.scores
     else:
-        assert known.names == tuple(name for name in before.names if name != "image 3")
-        assert known.images.tolist() == list(range(9))
+        assert calibration.names == tuple(name for name in before.names if name != "image 3")
+        assert calibration.images.tolist() == list(range(9))
         patches = embedded(detector, left)
         grids = left_out_grids(detector, patches).numpy()
         scores = grids.max((1, 2))
         if image_score == "reweighted":
             scores = np.array([reweighted(detector, patches, number) for number in range(9)])
-    assert (known.grids >= grids * (1 - 1e-4)).all()
-    assert (known.scores >= scores * (1 - 1e-3)).all()
-    for grid, size, peak in zip(grids, known.sizes, known.peaks, strict=True):
+    assert (calibration.grids >= grids * (1 - 1e-4)).all()
+    assert (calibration.scores >= scores * (1 - 1e-3)).all()
+    for grid, size, peak in zip(grids, calibration.sizes, calibration.peaks, strict=True):
         assert peak >= anomaly_map(grid.astype(np.float32), size, (64, 64), None).max() * (1 - 1e-4)
-    assert known.rows.max() < len(detector.memory_bank)
+    assert calibration.rows.max() < len(detector.memory_bank)
 
 
 def test_joined_takes_both_in_order(fitted: SAPatchCore) -> None:
-    known = fitted.calibration
-    both = concatenated(known, known)
+    calibration = fitted.calibration
+    both = concatenated(calibration, calibration)
     assert both is not None
     assert len(both) == 20
-    assert both.names == known.names * 2
-    assert both.scores.tolist() == known.scores.tolist() * 2
-    assert concatenated(None, known) is concatenated(known, None) is known
+    assert both.names == calibration.names * 2
+    assert both.scores.tolist() == calibration.scores.tolist() * 2
+    assert concatenated(None, calibration) is concatenated(calibration, None) is calibration
 
 
 def test_arrays_that_do_not_fit_are_refused(fitted: SAPatchCore) -> None:
-    known = fitted.calibration
+    calibration = fitted.calibration
     with pytest.raises(ValueError, match=r"Calibration\.peaks must have 10 entries\. Got 9\."):
-        replace(known, peaks=known.peaks[:9])
+        replace(calibration, peaks=calibration.peaks[:9])
     with pytest.raises(ValueError, match="finite"):
-        replace(known, scores=np.full(10, np.nan, np.float32))
+        replace(calibration, scores=np.full(10, np.nan, np.float32))

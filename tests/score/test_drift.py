@@ -83,22 +83,22 @@ def test_bets_are_fair() -> None:
 @pytest.mark.parametrize(("calibration", "parts"), [(1, 30), (7, 60), (30, 40)])
 def test_urn_equals_plain_ranking(calibration: int, parts: int) -> None:
     rng = np.random.default_rng(calibration)
-    known, scores = rng.normal(size=calibration), rng.normal(0.5, 1, size=parts)
+    good, scores = rng.normal(size=calibration), rng.normal(0.5, 1, size=parts)
     theta = thetas(3, parts)
-    expected = ranked_online(known, scores, theta)
-    np.testing.assert_allclose(_online(gaps_of(known, scores), calibration, theta), expected, rtol=1e-13)
-    found = drift(p_values_of(known, scores), calibration, seed=3)
+    expected = ranked_online(good, scores, theta)
+    np.testing.assert_allclose(_online(gaps_of(good, scores), calibration, theta), expected, rtol=1e-13)
+    found = drift(p_values_of(good, scores), calibration, seed=3)
     np.testing.assert_allclose(found.log_capital, np.log(staked(expected)), atol=1e-11)
 
 
 def test_urn_with_the_right_theta_is_the_full_ranking() -> None:
     """θ of a gap = (rank among its parts + θ) / their number gives the conformal p-value of all scores exactly."""
     rng = np.random.default_rng(0)
-    known, scores, theta = rng.normal(size=9), rng.normal(size=80), rng.random(80)
-    gaps = gaps_of(known, scores)
+    good, scores, theta = rng.normal(size=9), rng.normal(size=80), rng.random(80)
+    gaps = gaps_of(good, scores)
     full, within = [], []
     for t, score in enumerate(scores):
-        seen = np.concatenate((known, scores[:t]))
+        seen = np.concatenate((good, scores[:t]))
         full.append((np.sum(seen > score) + theta[t]) / (seen.size + 1))
         peers = scores[:t][gaps[:t] == gaps[t]]
         within.append((np.sum(peers > score) + theta[t]) / (peers.size + 1))
@@ -171,9 +171,9 @@ def test_finds_a_shift_of_two_standard_deviations(quiet: int, streams: int) -> N
     """Within 40 parts, after a long quiet time as well, where a fixed redistributed share would take longer."""
     rng = np.random.default_rng(4)
     for stream in range(streams):
-        known, scores = rng.normal(size=320), rng.normal(size=quiet + 60)
+        good, scores = rng.normal(size=320), rng.normal(size=quiet + 60)
         scores[quiet:] += 2
-        found = drift(p_values_of(known, scores), 320, seed=stream)
+        found = drift(p_values_of(good, scores), 320, seed=stream)
         assert found.alarm is not None
         assert found.since is not None
         assert quiet <= found.alarm < quiet + 40
@@ -184,9 +184,9 @@ def test_dates_the_change() -> None:
     rng = np.random.default_rng(5)
     places = []
     for stream in range(21):
-        known, scores = rng.normal(size=320), rng.normal(size=360)
+        good, scores = rng.normal(size=320), rng.normal(size=360)
         scores[300:] += 2
-        found = drift(p_values_of(known, scores), 320, seed=stream)
+        found = drift(p_values_of(good, scores), 320, seed=stream)
         assert found.since is not None
         assert found.alarm is not None
         assert found.log_capital[found.since - 1] == found.log_capital[: found.alarm].min()

@@ -343,8 +343,8 @@ def test_an_image_rejected_without_a_pixel_above(
 ) -> None:
     """A single bad cell is blurred away in the map: the image's worst patch is the cause."""
     detector = SAPatchCore(**small, coreset_ratio=0.1).fit(good)
-    known = detector.calibration
-    detector._calibration = dataclasses.replace(known, peaks=known.peaks + 1000)
+    calibration = detector.calibration
+    detector._calibration = dataclasses.replace(calibration, peaks=calibration.peaks + 1000)
     result = detector.predict(shown)
     for i, one in enumerate(detector.explain(shown)):
         (cause,) = one.causes
@@ -358,9 +358,9 @@ def test_a_region_between_the_cells_centres(good: np.ndarray, small: dict[str, A
     """A threshold just below the peak leaves a few pixels, which hold no centre: the worst patch stands for them."""
     detector = SAPatchCore(**small, coreset_ratio=0.1).fit(good)
     result = detector.predict(shown[1])
-    known = detector.calibration
-    peaks = np.full_like(known.peaks, float(result.maps[0].max()) * (1 - 1e-3))
-    detector._calibration = dataclasses.replace(known, peaks=peaks)
+    calibration = detector.calibration
+    peaks = np.full_like(calibration.peaks, float(result.maps[0].max()) * (1 - 1e-3))
+    detector._calibration = dataclasses.replace(calibration, peaks=peaks)
     (one,) = detector.explain(shown[1])
     (cause,) = one.causes
     assert cause.region is not None

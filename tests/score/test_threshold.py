@@ -102,10 +102,10 @@ def test_p_values_fall_as_scores_rise(calibration: list[int], scores: list[int])
 
 
 def test_order_does_not_matter_and_nothing_is_changed() -> None:
-    known = np.array([3.0, 1.0, 2.0], np.float32)
-    assert threshold(known, 0.5) == threshold(known[::-1], 0.5) == 2.0
-    assert p_values([2.0], known).tolist() == [0.75]
-    assert known.tolist() == [3.0, 1.0, 2.0]
+    good = np.array([3.0, 1.0, 2.0], np.float32)
+    assert threshold(good, 0.5) == threshold(good[::-1], 0.5) == 2.0
+    assert p_values([2.0], good).tolist() == [0.75]
+    assert good.tolist() == [3.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 1.5, math.nan, math.inf])
@@ -231,7 +231,7 @@ def split_again() -> dict[str, Pairs]:
 
 def realised(pairs: Pairs, rate: float, limit: Callable[[Floats, float], float] = threshold) -> tuple[float, float]:
     """The mean share of good images above the limit, and its standard error."""
-    shares = [float(np.mean(other > limit(known, rate))) for known, other in pairs]
+    shares = [float(np.mean(other > limit(good, rate))) for good, other in pairs]
     return float(np.mean(shares)), float(np.std(shares, ddof=1)) / math.sqrt(len(shares))
 
 
@@ -251,8 +251,8 @@ def test_promise_is_kept(calibration: str, kind: str, rate: float, splits: dict[
 @pytest.mark.parametrize("rate", RATES[:2])
 @pytest.mark.parametrize("kind", ["scores", "peaks"])
 def test_a_plain_quantile_breaks_the_promise(kind: str, rate: float, splits: dict[str, Pairs]) -> None:
-    def plain(known: Floats, rate: float) -> float:
-        return float(np.quantile(known, 1 - rate))
+    def plain(good: Floats, rate: float) -> float:
+        return float(np.quantile(good, 1 - rate))
 
     mean, error = realised(splits[f"separate, {kind}"], rate, plain)
     assert mean > rate + 3 * error
@@ -269,15 +269,15 @@ def test_without_leaving_out_the_promise_is_broken(kind: str, rate: float, split
 @pytest.mark.parametrize("rate", [None, 0.1, 0.25, 0.5, 0.9])
 def test_detector_result_and_verdicts_agree(rate: float | None, fitted: SAPatchCore, images: Callable) -> None:
     result = fitted.predict([*images(8, seed=5), *np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)])
-    known = fitted.calibration
+    calibration = fitted.calibration
     least = 1 / 11 if rate is None else rate
     t = fitted.threshold(least)
-    assert t == result.threshold(rate) == threshold(known.scores, least)
-    assert fitted.pixel_threshold(least) == result.pixel_threshold(rate) == threshold(known.peaks, least)
+    assert t == result.threshold(rate) == threshold(calibration.scores, least)
+    assert fitted.pixel_threshold(least) == result.pixel_threshold(rate) == threshold(calibration.peaks, least)
     verdicts = result.verdicts(rate)
     assert [one.rejected for one in verdicts] == (result.p_values <= least).tolist() == (result.scores > t).tolist()
     assert [one.threshold for one in verdicts] == [t] * 10
-    assert result.p_values.tolist() == p_values(result.scores, known.scores).tolist()
+    assert result.p_values.tolist() == p_values(result.scores, calibration.scores).tolist()
     assert verdicts[9].rejected
     for i in range(10):
         assert bool(result.regions(i, rate)) == bool(result.maps[i].max() > result.pixel_threshold(rate))

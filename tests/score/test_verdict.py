@@ -166,18 +166,20 @@ def result(fitted: SAPatchCore, good: np.ndarray, images: Callable) -> Result:
 
 @pytest.mark.parametrize("rate", [None, 0.1, 0.2, 0.5, 0.9])
 def test_verdicts_counted_plainly(rate: float | None, result: Result, fitted: SAPatchCore) -> None:
-    known = fitted.calibration
-    assert result.calibration is known
+    calibration = fitted.calibration
+    assert result.calibration is calibration
     promised = Fraction(1, 11) if rate is None else Fraction(str(rate))
-    levels = {"local": known.local.tolist(), "context": known.context.tolist()}
+    levels = {"local": calibration.local.tolist(), "context": calibration.context.tolist()}
     kinds = set()
     for i, one in enumerate(result.verdicts(rate)):
         score = float(result.scores[i])
-        p = Fraction(1 + sum(bool(value >= score) for value in known.scores.tolist()), 11)
+        p = Fraction(1 + sum(bool(value >= score) for value in calibration.scores.tolist()), 11)
         assert one.rejected == (p <= promised)
         assert (one.score, one.p_value) == (score, pytest.approx(float(p)))
         assert result.p_values[i] == one.p_value
-        assert one.threshold == result.threshold(rate) == sorted(known.scores.tolist())[-math.floor(promised * 11)]
+        assert (
+            one.threshold == result.threshold(rate) == sorted(calibration.scores.tolist())[-math.floor(promised * 11)]
+        )
         assert (one.local, one.context) == (result.local_scores[i], result.context_scores[i])
         assert one.local**2 + one.context**2 == pytest.approx(one.score**2, rel=1e-5)
         parts = float(result.local_patches[i].max()), float(result.context_patches[i].max())
@@ -213,8 +215,8 @@ def test_regions_are_where_the_map_exceeds_the_peaks_of_good_images(
 
 def test_a_calibration_image_is_rejected_by_none_of_its_own_limits(fitted: SAPatchCore, good: np.ndarray) -> None:
     """The scores and maps of a calibration never exceed thresholds at the smallest rate: the largest are the limits."""
-    known = fitted.calibration
-    scores = dataclasses.replace(fitted.predict(good), scores=known.scores, patch_scores=known.grids)
+    calibration = fitted.calibration
+    scores = dataclasses.replace(fitted.predict(good), scores=calibration.scores, patch_scores=calibration.grids)
     assert not any(one.rejected for one in scores.verdicts())
     assert not any(scores.regions(i) for i in range(10))
 

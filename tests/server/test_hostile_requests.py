@@ -86,7 +86,7 @@ def test_names_come_back_as_text(server: Any) -> None:
 
 def test_a_good_image_among_bad_ones(server: Any) -> None:
     """A request is answered as a whole: one bad image refuses it, and nothing of it is recorded."""
-    known = len(server.records())
+    before = len(server.records())
     boundary = "b"
     parts = b"".join(
         b'--b\r\nContent-Disposition: form-data; name="images"; filename="%d"\r\n\r\n%s\r\n' % (number, content)
@@ -96,7 +96,7 @@ def test_a_good_image_among_bad_ones(server: Any) -> None:
     status, content = answered(server, with_body(server.token, INSPECT, media_type, parts + b"--b--\r\n"))
     assert status == 422
     assert content["error"].startswith("Image 2 (1) ")
-    assert len(server.records()) == known
+    assert len(server.records()) == before
 
 
 def test_others_are_served_while_some_dawdle(server: Any) -> None:

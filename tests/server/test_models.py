@@ -113,14 +113,14 @@ def test_a_damaged_file_leaves_the_old_model_in_service(
 def test_a_file_that_is_still_being_written(models: Path, two: tuple[bytes, bytes], good: Any) -> None:
     path, part = models / "part.safetensors", encoded(good[0])
     put(path, two[0])
-    known = {digest(two[0]), digest(two[1])}
+    digests = {digest(two[0]), digest(two[1])}
     with serving(models) as client:
         with path.open("wb") as file:  # in place, the worst way to do it
             for first in range(0, len(two[1]), len(two[1]) // 8):
                 file.write(two[1][first : first + len(two[1]) // 8])
                 file.flush()
                 service_of(client).folder.look(wait=True)
-                assert score(client, part)[0] in known
+                assert score(client, part)[0] in digests
         until(lambda: listed(client)["part.safetensors"]["hash"] == digest(two[1]))
         assert listed(client)["part.safetensors"]["error"] is None
 
@@ -171,7 +171,7 @@ def test_files_that_are_not_served(models: Path, two: tuple[bytes, bytes], good:
         answer = client.post("/v1/models/my part/inspect", content=encoded(good[0]), headers=PNG)
         assert answer.status_code == 422
         (models / "part.safetensors").unlink()
-        until(lambda: "seal" in (listed(client)["part.onnx"]["error"] or ""))  # its name is free: it is tried
+        until(lambda: "no checksum" in (listed(client)["part.onnx"]["error"] or ""))  # its name is free: it is tried
 
 
 def test_a_model_that_never_loaded(models: Path, two: tuple[bytes, bytes], good: Any) -> None:

@@ -26,8 +26,8 @@ def test_wrong_tokens(guarded: Any, header: str) -> None:
 
 def test_who_one_is(guarded: Any, client: TestClient) -> None:
     guarded_client, tokens, _ = guarded
-    known = guarded_client.get("/v1/me", headers={"Authorization": f"Bearer {tokens['feedback']}"})
-    assert known.json() == {"name": "the-feedback", "role": "feedback", "token_needed": True}
+    answer = guarded_client.get("/v1/me", headers={"Authorization": f"Bearer {tokens['feedback']}"})
+    assert answer.json() == {"name": "the-feedback", "role": "feedback", "token_needed": True}
     assert client.get("/v1/me").json() == {"name": "local", "role": "admin", "token_needed": False}
 
 

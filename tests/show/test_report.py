@@ -195,13 +195,13 @@ class TestPage:
     def test_chance_of_so_many_false_rejects(self, made: Any) -> None:
         # Of 1 calibration image and the rate ½, a good image is rejected if it is the larger of two: ½. Of two good ones
         # both are, if they are the two largest of three: the calibration image is the smallest, 1/3.
-        known = made.evaluation.result.calibration
-        one = type(known)(
+        calibration = made.evaluation.result.calibration
+        one = type(calibration)(
             **{
-                name: getattr(known, name)[:1]
+                name: getattr(calibration, name)[:1]
                 if name not in ("source", "image_score", "neighbors")
-                else getattr(known, name)
-                for name in known.__dataclass_fields__
+                else getattr(calibration, name)
+                for name in calibration.__dataclass_fields__
             }
         )
         result = replace(made.evaluation.result, calibration=one)

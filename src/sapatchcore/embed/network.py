@@ -120,9 +120,9 @@ def _size_options(name: str, input_size: tuple[int, int]) -> dict[str, Any]:
 
     if not timm.is_model(name):
         base = name.split(".", 1)[0]
-        known = timm.list_pretrained(f"{base}.*") if timm.is_model(base) else timm.list_models()
+        names = timm.list_pretrained(f"{base}.*") if timm.is_model(base) else timm.list_models()
         raise SettingsError(
-            f"timm {timm.__version__} knows no network {name!r}.{did_you_mean(name, known)} "
+            f"timm {timm.__version__} knows no network {name!r}.{did_you_mean(name, names)} "
             "timm.list_models() lists them."
         )
     try:

@@ -90,15 +90,15 @@ def in_timm_names(weights: Weights, network: Weights) -> Weights:
         if not same:
             return weights
         weights = {b: weights[a].reshape(network[b].shape) for a, b in zip(theirs, body, strict=False)}
-    known = {name: value for name, value in weights.items() if name in network and value.shape == network[name].shape}
+    fitting = {name: value for name, value in weights.items() if name in network and value.shape == network[name].shape}
     blank = {
         name: torch.zeros(value.shape)
         for name, value in network.items()
-        if _CLASSIFIER.match(name) and name not in known
+        if _CLASSIFIER.match(name) and name not in fitting
     }
     # With what fits nowhere, so that timm refuses it: ResNet-34 has all of ResNet-18's tensors, and more.
-    wrong = {name: value for name, value in weights.items() if name not in known and not _CLASSIFIER.match(name)}
-    return known | blank | wrong
+    wrong = {name: value for name, value in weights.items() if name not in fitting and not _CLASSIFIER.match(name)}
+    return fitting | blank | wrong
 
 
 def digest(weights: Mapping[str, torch.Tensor]) -> str:

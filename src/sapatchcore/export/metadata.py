@@ -128,8 +128,8 @@ def verify_checksum(path: Path, content: bytes, beside: bytes = b"") -> None:
     at = _checksum_position(content, path.suffix.lower())
     if at is None:
         raise ModelFileError(
-            f"{path} ({len(content)} bytes) is cut off, or was not exported by this version of sapatchcore: it has no seal. Copy "
-            "it again, or export the model file with `sapatchcore export`."
+            f"{path} ({len(content)} bytes) is cut off, or was not exported by this version of sapatchcore: it has no checksum. "
+            "Copy it again, or export the model file with `sapatchcore export`."
         )
     if content[at : at + 64] != _digest(content, at, beside).encode():
         both = f"{path} and {path.with_suffix('.bin').name} do not belong together, or one" if beside else f"{path}"

@@ -147,4 +147,8 @@ class Maps(Sequence[Float32]):
     def __getitem__(self, index: slice) -> list[Float32]: ...
     def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
         positions = range(len(self))[index]
-        return self._compute(positions) if isinstance(positions, int) else [self._compute(place) for place in positions]
+        return (
+            self._compute(positions)
+            if isinstance(positions, int)
+            else [self._compute(position) for position in positions]
+        )

@@ -38,7 +38,7 @@ def test_kinds_runs_and_makes_its_table(tmp_path: Path) -> None:
         ("screws", 0, None),
         ("given", None, 224),
     ]
-    assert {kind: facts["true"] for kind, facts in runs[0]["kinds"].items()} == {
+    assert {kind: figures["true"] for kind, figures in runs[0]["kinds"].items()} == {
         "good": "",
         "lacking": "co-occurrence",
         "over-coupling": "co-occurrence",
@@ -47,8 +47,8 @@ def test_kinds_runs_and_makes_its_table(tmp_path: Path) -> None:
     }
     assert runs[1]["kinds"]["missing"]["true"] == "local"  # of a given set nothing else is known
     for run in runs:
-        assert all(facts["images"] == 2 for facts in run["kinds"].values())
-        assert all(facts["local_ratio"] > 0 and facts["context_ratio"] > 0 for facts in run["kinds"].values())
+        assert all(figures["images"] == 2 for figures in run["kinds"].values())
+        assert all(figures["local_ratio"] > 0 and figures["context_ratio"] > 0 for figures in run["kinds"].values())
         for rate in run["rates"]:  # too few images for the rate that was asked for
             assert rate["rate"] == pytest.approx(1 / (run["calibration_images"] + 1), rel=1e-4)
             assert rate["rejected"] == {kind: sum(calls.values()) for kind, calls in rate["called"].items()}

@@ -43,9 +43,9 @@ def server(light_fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_every_accepted_request_is_answered_and_recorded_once(server: Any, images: list[Path], tmp_path: Path) -> None:
-    known = len(server.records())
+    before = len(server.records())
     answers = harness.Generator(tmp_path, server, images, clients=8, seconds=2.0, first=0).wait(60)
-    records = server.records()[known:]
+    records = server.records()[before:]
     counts = figures.accounted(answers["answered"], records)
     assert figures.statuses(answers["answered"]).keys() == {"200"}
     assert answers["failures"] == {}
@@ -54,10 +54,10 @@ def test_every_accepted_request_is_answered_and_recorded_once(server: Any, image
 
 
 def test_beyond_the_queue_there_are_503_alone(server: Any, images: list[Path], tmp_path: Path) -> None:
-    known, task = len(server.records()), {"rate": 300.0, "seconds": 2.0, "probe": 5.0, "first": 1_000_000}
+    before, task = len(server.records()), {"rate": 300.0, "seconds": 2.0, "probe": 5.0, "first": 1_000_000}
     answers = harness.Generator(tmp_path, server, images, **task).wait(120)
     both = [*answers["answered"], *answers["probed"]]
-    counts = figures.accounted(both, server.records()[known:])
+    counts = figures.accounted(both, server.records()[before:])
     assert answers["failures"] == {}
     assert figures.statuses(both).keys() == {"200", "503"}
     assert answers["probed"][-1][2] == 200, "it did not recover"
@@ -68,10 +68,10 @@ def test_beyond_the_queue_there_are_503_alone(server: Any, images: list[Path], t
 
 def test_what_was_answered_outlives_a_kill(server: Any, images: list[Path], tmp_path: Path) -> None:
     """The numbers of its comments are its own: nothing before is counted."""
-    known = len(server.records())
+    before = len(server.records())
     found = killing.sigkill(tmp_path, server, images, rounds=1)
     assert found["records"]["answered"] > 0
-    assert len(server.records()) >= known + found["records"]["answered"]
+    assert len(server.records()) >= before + found["records"]["answered"]
     assert found["faults"] == {}
     assert found["integrity"] == ["ok"]
     assert found["models"] == ["whole"]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sapatchcore import DataError
-from sapatchcore.learning.images import Growth, without_image
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.growth import Growth, without_image
 from sapatchcore.memory.training import TrainingImage, pictured
 
 
