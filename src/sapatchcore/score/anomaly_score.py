@@ -147,8 +147,4 @@ class Maps(Sequence[Float32]):
     def __getitem__(self, index: slice) -> list[Float32]: ...
     def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
         positions = range(len(self))[index]
-        return (
-            self._compute(positions)
-            if isinstance(positions, int)
-            else [self._compute(position) for position in positions]
-        )
+        return self._compute(positions) if isinstance(positions, int) else [self._compute(one) for one in positions]
