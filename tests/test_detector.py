@@ -332,10 +332,11 @@ def test_callers_code_does_not_run_in_inference_mode(good: np.ndarray, small: di
     assert not any(modes)
 
 
-def test_global_state_is_left_alone(good: np.ndarray, small: dict[str, Any]) -> None:
+@pytest.mark.parametrize("network", [{}, {"backbone": "builtin", "weights": "pretrained"}], ids=["random", "builtin"])
+def test_global_state_is_left_alone(network: dict[str, Any], good: np.ndarray, small: dict[str, Any]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
-    SAPatchCore(**small).fit(good).predict(good)
+    SAPatchCore(**{**small, **network}).fit(good).predict(good)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == before[1:]
 

@@ -24,14 +24,14 @@ def accounted(answered: Sequence[Sequence[Any]], records: Sequence[tuple[int, st
     answered: [begin, seconds, status, record, hash] each. records: (number, hash) each. All of it but ``answered`` and
     ``unanswered`` must be 0. unanswered: records whose answer the client never had whole; at a kill there may be some.
     """
-    hashes = dict(records)
+    recorded = dict(records)
     times = Counter(image_hash for _, image_hash in records)
     accepted = [(record, image_hash) for _, _, status, record, image_hash in answered if status == 200]
     hashes = {image_hash for _, image_hash in accepted}
     return {
         "answered": len(accepted),
-        "missing": sum(record not in hashes for record, _ in accepted),
-        "another_image": sum(hashes.get(record, image_hash) != image_hash for record, image_hash in accepted),
+        "missing": sum(record not in recorded for record, _ in accepted),
+        "another_image": sum(recorded.get(record, image_hash) != image_hash for record, image_hash in accepted),
         "number_given_twice": len(accepted) - len({record for record, _ in accepted}),
         "recorded_twice": sum(count > 1 for count in times.values()),
         "recorded_though_refused": sum(row[4] in times for row in answered if row[2] != 200),

@@ -73,14 +73,14 @@ def throughput(
     many = (images * (1 + 256 // len(images)))[: 16 if short else 256]
     detector.predict(many[:16])  # warm
     before = len(many) / _timed(lambda: detector.predict(many))
-    before = len(server.records())
+    seen = len(server.records())
     with Memory(server.pid, 0.2 if short else 1.0) as memory:
         used = cpu_seconds(server.pid)
         found = Generator(folder, server, images, clients=clients, seconds=seconds, first=1_000_000).wait(seconds + 90)
         used = cpu_seconds(server.pid) - used
     after = len(many) / _timed(lambda: detector.predict(many))
     served = rate(found["answered"], ramp, seconds)
-    counts = accounted(found["answered"], server.records()[before:])
+    counts = accounted(found["answered"], server.records()[seen:])
     return {
         "clients": clients,
         "seconds": seconds,

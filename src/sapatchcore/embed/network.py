@@ -58,7 +58,9 @@ def build_network(
         given = builtin_weights(layers) if given is None and weights == PRETRAINED else given
         if given is not None:
             resolve_layers(name, layers, [{"module": layer, "reduction": _STRIDES[layer]} for layer in LAYERS])
-            return _load_given(BuiltinNetwork(layers), given, name).eval().requires_grad_(False), layers
+            with torch.random.fork_rng(devices=[]):  # first weights are drawn, though the file's replace them
+                network = BuiltinNetwork(layers)
+            return _load_given(network, given, name).eval().requires_grad_(False), layers
         name = TIMM_NAME
     options = _size_options(name, input_size)
     info = _feature_info(name, options)
