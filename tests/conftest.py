@@ -128,15 +128,16 @@ def write_tree() -> Callable[[Path, str], Path]:
     return write
 
 
-# Tests of a folder that share what takes long to start, a Ray cluster, servers, PyTorch's exporter: one process has them all.
-TOGETHER = ("scale", "server", "export", "records")
+SLOW = ("scale", "server", "benchmarks", "export", "records")  # folders, those that take longest first
+# Of these, the ones whose tests share what takes long to start, a Ray cluster, servers, PyTorch's exporter: one process has
+# all of a folder.
+TOGETHER = frozenset(SLOW) - {"benchmarks"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folders that take longest come first, so that no process has them alone at the end."""
-    slow = (*TOGETHER[:2], "benchmarks", *TOGETHER[2:])
     folders = [item.path.relative_to(Path(__file__).parent).parts[0] for item in items]
-    order = sorted(range(len(items)), key=lambda i: slow.index(folders[i]) if folders[i] in slow else len(slow))
+    order = sorted(range(len(items)), key=lambda i: SLOW.index(folders[i]) if folders[i] in SLOW else len(SLOW))
     items[:] = [items[i] for i in order]
 
 

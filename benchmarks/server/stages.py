@@ -115,7 +115,7 @@ def overload(folder: Path, server: Server, images: list[Path], *, short: bool) -
     full = Generator(folder, server, images, clients=clients, seconds=2.0 if short else 15.0, first=3_000_000).wait(120)
     normal = percentiles(row[1] for row in quiet["answered"] if row[2] == 200)
     capacity = rate(full["answered"], 0.5 if short else 5.0, 2.0 if short else 15.0)
-    before = len(server.records())
+    seen = len(server.records())
     with Memory(server.pid, 0.2) as memory:
         used = cpu_seconds(server.pid)
         task = {"rate": 10 * capacity, "seconds": seconds, "probe": 2.0 if short else 15.0, "first": 4_000_000}
@@ -123,7 +123,7 @@ def overload(folder: Path, server: Server, images: list[Path], *, short: bool) -
         used = cpu_seconds(server.pid) - used
     accepted = [row for row in found["answered"] if row[2] == 200]
     refused = [row for row in found["answered"] if row[2] != 200]
-    counts = accounted([*found["answered"], *found["probed"]], server.records()[before:])
+    counts = accounted([*found["answered"], *found["probed"]], server.records()[seen:])
     within = 2 * normal["p50"] / 1e3
     probed = [row for row in found["probed"] if row[2] == 200]
     ends = [row[0] + row[1] for row in probed if row[1] <= within]
