@@ -456,7 +456,7 @@ def test_what_people_are_told_of_a_file(fitted: SAPatchCore, good: np.ndarray, t
     fitted.save(path)
     described = describe(path, read_model(path))
     json.dumps(described)
-    assert described["bank"] == "64 patches of 384 numbers"
+    assert described["bank"] == "64 patches of 240 numbers"
     assert described["training_images"] == 10
     assert described["calibration"] == {"source": "left out", "images": 10, "image_score": "max", "neighbors": 9}
     assert described["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
@@ -484,7 +484,7 @@ def test_weights_left_out_are_checked(good: np.ndarray, small: dict[str, Any], t
         network = SAPatchCore(**{**small, "seed": seed}).embedder.network
         checkpoints.append(dict(network.weights))
     for number, cut in enumerate(checkpoints):
-        whole = timm.create_model("resnet18", pretrained=False).state_dict()
+        whole = timm.create_model(small["backbone"]).state_dict()
         torch.save({**whole, **cut}, tmp_path / f"{number}.pth")
     path = tmp_path / "m.safetensors"
     SAPatchCore(**{**small, "weights": str(tmp_path / "0.pth")}).fit(good[:3]).save(path, include_weights=False)
@@ -500,12 +500,25 @@ def test_model_file_needs_nothing_else(good: np.ndarray, small: dict[str, Any], 
     """With its weights inside, the checkpoint that they came from may be gone."""
     network = dict(SAPatchCore(**small).embedder.network.weights)
     checkpoint = tmp_path / "net.pth"
-    torch.save({**timm.create_model("resnet18", pretrained=False).state_dict(), **network}, checkpoint)
+    torch.save({**timm.create_model(small["backbone"]).state_dict(), **network}, checkpoint)
     detector = SAPatchCore(**{**small, "weights": str(checkpoint)}).fit(good[:3])
     detector.save(tmp_path / "m")
     checkpoint.unlink()
     loaded = SAPatchCore.load(tmp_path / "m", device="cpu")
     np.testing.assert_array_equal(loaded.predict(good).scores, detector.predict(good).scores)
+
+
+def test_a_file_written_over_in_place_changes_nothing(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:
+    """As ``cp`` does it: a mapped file would end the process, or put other numbers into the bank."""
+    file = tmp_path / "m"
+    fitted.save(file)
+    loaded, content = SAPatchCore.load(file, device="cpu"), file.read_bytes()
+    expected = fitted.predict(good).scores
+    for written in (content[::-1], b""):
+        with file.open("r+b") as opened:
+            opened.write(written)
+            opened.truncate(len(written))
+        np.testing.assert_array_equal(loaded.predict(good).scores, expected)
 
 
 def test_what_may_change_at_load(fitted: SAPatchCore, good: np.ndarray, tmp_path: Path) -> None:

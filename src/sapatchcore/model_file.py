@@ -43,6 +43,7 @@ from sapatchcore.settings import Settings, settings_from
 FORMAT, OLDEST = 3, 2
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
+MAPPED = 256_000_000  # bytes of a tensor that stays in the file
 _TOGETHER = 1024  # rows of the bank that are checked at a time
 
 
@@ -99,7 +100,7 @@ def read_model(path: Path) -> Stored:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118 - no mapping
+            tensors = {name: _read(file, name) for name in file.keys()} if text else {}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise ModelFileError(
             f"{path} ({path.stat().st_size} bytes) is cut off or no model file: {error}. Copy it again, or make it anew."
@@ -120,6 +121,16 @@ def read_model(path: Path) -> Stored:
         more |= _names_as_tensors(path, header)
     images, cells = tensors["bank.image"].long(), tensors["bank.cell"].long()
     return Stored(header, tensors["bank"], images, cells, weights or None, more)
+
+
+def _read(file: Any, name: str) -> torch.Tensor:
+    """A tensor in memory of its own, or mapped where it is large.
+
+    safetensors maps all: were the file then written over in place, as ``cp`` does, the model would change without a word or
+    the process would end (SIGBUS).
+    """
+    tensor: torch.Tensor = file.get_tensor(name)
+    return tensor.clone() if tensor.nbytes < MAPPED else tensor
 
 
 def has_weights(path: Path) -> bool:

@@ -257,13 +257,14 @@ def test_unknown_search() -> None:
 
 
 def test_loading_makes_no_copy_of_the_bank(tmp_path: Path, run_python: Callable) -> None:
-    """The memory of the process itself, without what is mapped from files, grows by less than the bank."""
+    """The memory of the process itself, without what is mapped from files, grows by less than a large bank."""
     code = """
 import ctypes
 import sys
 from pathlib import Path
-from sapatchcore import SAPatchCore
+from sapatchcore import SAPatchCore, model_file
 
+model_file.MAPPED = 50_000_000
 trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
 
 
