@@ -197,23 +197,25 @@ def descriptors(image: npt.NDArray[np.uint8], part: parts.KitPart, layout: kits.
     return [brightness, *window.mean((0, 1)), float(grey.std()), float(grey.max()), float(grey.min()), float(edges)]
 
 
-def windows_of(kind: str, part_type: str, count: int, seed: int, brighter: float = 1.0) -> npt.NDArray[np.float64]:
-    """(count, 8) descriptors of one part an image: an offending one, or any of a good image."""
+def windows_of(kind: str, count: int, seed: int, brighter: float = 1.0) -> dict[str, npt.NDArray[np.float64]]:
+    """(count, 8) descriptors of each type of part, of one part an image: an offending one, or any of a good image."""
     random = np.random.default_rng(seed)
-    found: list[list[float]] = []
-    while len(found) < count:
+    found: dict[str, list[list[float]]] = {name: [] for name in WINDOWS}
+    while wanted := [name for name, some in found.items() if len(some) < count]:
         layout = kits.lay_out(kind, random)
         chosen = range(len(layout.parts)) if kind == "good" else layout.offending
-        like = [index for index in chosen if layout.parts[index].type == part_type]
-        if not like:
+        by_type = {name: [i for i in chosen if layout.parts[i].type == name] for name in wanted}
+        picked = {name: int(random.choice(some)) for name, some in by_type.items() if some}
+        if not picked:
             continue
-        index = int(random.choice(like))
-        part = layout.parts[index]
-        planted = replace(part, shade=part.shade * brighter)
-        shown = replace(layout, parts=(*layout.parts[:index], planted, *layout.parts[index + 1 :]))
-        image, _ = kits.draw(shown, SMALL, random)
-        found.append(descriptors(image, part, layout))
-    return np.array(found)
+        shown = tuple(
+            replace(part, shade=part.shade * brighter) if index in picked.values() else part
+            for index, part in enumerate(layout.parts)
+        )
+        image, _ = kits.draw(replace(layout, parts=shown), SMALL, random)
+        for name, index in picked.items():
+            found[name].append(descriptors(image, layout.parts[index], layout))
+    return {name: np.array(some) for name, some in found.items()}
 
 
 def smallest_p(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
@@ -221,12 +223,14 @@ def smallest_p(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> 
     return float(stats.ks_2samp(one, other, axis=0).pvalue.min()) * one.shape[1]
 
 
-@pytest.mark.parametrize("part_type", WINDOWS)
-def test_no_part_gives_a_defective_kit_away(part_type: str) -> None:
-    good = windows_of("good", part_type, 80, seed=10)
-    for seed, kind in enumerate(("extra", "swapped"), start=11):
-        assert smallest_p(good, windows_of(kind, part_type, 80, seed)) > 0.01, kind
-    assert smallest_p(good, windows_of("extra", part_type, 80, 13, brighter=1.06)) < 0.001, "a cue must be found"
+def test_no_part_gives_a_defective_kit_away() -> None:
+    good = windows_of("good", 100, seed=10)
+    brighter = windows_of("extra", 100, 13, brighter=1.06)
+    defective = {kind: windows_of(kind, 100, seed) for seed, kind in enumerate(("extra", "swapped"), start=11)}
+    for part_type in WINDOWS:
+        for kind, found in defective.items():
+            assert smallest_p(good[part_type], found[part_type]) > 0.01, (kind, part_type)
+        assert smallest_p(good[part_type], brighter[part_type]) < 0.001, ("a cue must be found", part_type)
 
 
 @pytest.mark.parametrize("part_type", ["plug", "socket"])

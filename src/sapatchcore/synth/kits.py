@@ -57,6 +57,7 @@ _CORNERS = ("nuts", "washers", "pins", "pair")
 _WALL = 0.010  # width of a compartment's sloping wall
 _ROUND = 0.022  # radius of its corners
 _DRAWS = 24  # arrangements tried at a time
+_ALONG = np.linspace(-1, 1, 5)[:, None]  # points of an axis, as shares of half its length
 _GAP = 0.020  # parts lie at least this far from each other: more than a shadow's length
 _TRAY, _PLASTIC, _BENCH = 0.455, (0.44, 0.50, 0.54), (0.19, 0.175, 0.16)
 
@@ -171,11 +172,11 @@ def arrange(compartment: Compartment, types: Sequence[str], random: np.random.Ge
 
 def _distance(a: Double, along_a: Double, b: Double, along_b: Double) -> Double:
     """(m,) distances between two axes, each a centre (m, 2) and half its length (m, 2), from five points of the first."""
-    points = a[:, None] + np.linspace(-1, 1, 5)[:, None] * along_a[:, None] - b[:, None]  # (m, 5, 2)
+    points = a[:, None] + _ALONG * along_a[:, None] - b[:, None]  # (m, 5, 2)
     length = np.maximum(np.square(along_b).sum(-1), 1e-12)
     share = np.clip((points * along_b[:, None]).sum(-1) / length[:, None], -1, 1)
-    nearest: Double = np.linalg.norm(points - share[..., None] * along_b[:, None], axis=-1).min(1)
-    return nearest
+    nearest: Double = np.square(points - share[..., None] * along_b[:, None]).sum(-1).min(1)
+    return np.sqrt(nearest)
 
 
 def draw(layout: Layout, side: int, random: np.random.Generator) -> tuple[UInt8, Bool]:
