@@ -6,10 +6,12 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sapatchcore import SAPatchCore
 from sapatchcore.export import onnx_file
@@ -28,22 +30,19 @@ def use(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "onnx_model", lambda *_, **__: onnx_file.copied(program))
 
 
-def export_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the exporter run once for each network: for one detector, whose bank is written in one precision."""
-    run, programs = onnx_file.onnx_model, dict[str, Any]()
-
-    def remembered(graph: Any, *, opset: int, backbone: str) -> Any:
-        if backbone not in programs:
-            programs[backbone] = run(graph, opset=opset, backbone=backbone)
-        return onnx_file.copied(programs[backbone])
-
-    monkeypatch.setattr(onnx_file, "onnx_model", remembered)
+def already_fitted(detector: SAPatchCore) -> Any:
+    """In the place of SAPatchCore in a benchmark: whatever is asked for and learned, it is ``detector``."""
+    return lambda **_: SimpleNamespace(fit=lambda _: detector)
 
 
 @pytest.fixture(scope="session")
-def tiny(small: dict[str, Any], good: np.ndarray) -> SAPatchCore:
-    """A detector that learned ``good`` with a network of a tenth of the usual size; not to be changed."""
-    return SAPatchCore(**{**small, "backbone": "test_resnet"}, coreset_ratio=0.1).fit(good)
+def tiny(small: dict[str, Any], good: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> SAPatchCore:
+    """A detector that learned ``good`` from files, which stay at hand; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny") / "good"
+    folder.mkdir()
+    for number, image in enumerate(good):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return SAPatchCore(**small, coreset_ratio=0.1).fit(folder)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 import checks
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -128,7 +129,7 @@ def test_not_fitted(small: dict[str, Any], good: np.ndarray) -> None:
         _ = detector.memory_bank
     with pytest.raises(NotFittedError, match=message):
         _ = detector.provenance
-    assert detector.embed(good).shape == (10, 8, 8, 384), "embed needs no training"
+    assert detector.embed(good).shape == (10, 8, 8, 48 + 192), "embed needs no training"
 
 
 @pytest.mark.parametrize("images", [[], (), np.zeros((0, 64, 64, 3), np.uint8), iter(())])
@@ -240,8 +241,8 @@ def test_patch_scores_are_distances_to_the_named_row(fitted: SAPatchCore, images
     result = fitted.predict(test)
     difference = fitted.embed(test) - fitted.memory_bank[result.neighbours]
     np.testing.assert_allclose(np.linalg.norm(difference, axis=3), result.patch_scores, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(difference[..., :128], axis=3), result.local_patches, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(difference[..., 128:], axis=3), result.context_patches, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(difference[..., :48], axis=3), result.local_patches, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(difference[..., 48:], axis=3), result.context_patches, rtol=1e-5)
 
 
 @pytest.mark.parametrize("image_score", ["max", "reweighted"])
@@ -302,7 +303,7 @@ def test_attention_lets_a_patch_see_the_whole_image(good: np.ndarray, small: dic
     for attention in ("self", "none"):
         detector = SAPatchCore(**{**small, "resize": 256}, attention=attention)
         big = [np.asarray(Image.fromarray(image).resize((256, 256))) for image in (good[0], changed[0])]
-        before, after = detector.embed(big)[:, -1, -1, 128:]
+        before, after = detector.embed(big)[:, -1, -1, 48:]
         moved[attention] = float(np.abs(after - before).max() / np.abs(before).max())
     assert moved["self"] > 5 * moved["none"]
 
@@ -434,7 +435,7 @@ def test_every_option_changes_something(
     tmp_path: Path,
 ) -> None:
     if name == "weights":
-        checks.torchvision_resnet18(tmp_path / "net.pth")
+        torch.save(timm.create_model(small["backbone"]).state_dict(), tmp_path / "net.pth")
         change = {"weights": str(tmp_path / "net.pth")}
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **change})
     # neighbors only matters to reweighted scores, so it is compared with these.

@@ -115,8 +115,9 @@ def _reread(path: Path) -> Any:
 
 
 @pytest.mark.usefixtures("exporter_done")
-def test_a_short_network_without_the_calibration_images_says_so(tiny: SAPatchCore, tmp_path: Path) -> None:
-    metadata = export_model(tiny, tmp_path / "m.onnx", precision="float16")
+def test_a_short_network_without_the_calibration_images_says_so(tiny: SAPatchCore, good: Any, tmp_path: Path) -> None:
+    same = SAPatchCore(**tiny.settings.model_dump()).fit(good)  # from no files
+    metadata = export_model(same, tmp_path / "m.onnx", precision="float16")
     assert "10 of its 10 images are not at hand" in metadata["calibration_scores"]
     np.testing.assert_array_equal(open_exported(tmp_path / "m.onnx").calibration.scores, tiny.calibration.scores)
 

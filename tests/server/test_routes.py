@@ -22,7 +22,7 @@ def test_the_list_of_models(client: TestClient, folder: Path, fitted: SAPatchCor
         "state": "ready",
         "error": None,
         "format": "model",
-        "backbone": "resnet18",
+        "backbone": "test_resnet",
         "attention": "self",
         "calibration_images": len(fitted.calibration),
         "can_explain": True,

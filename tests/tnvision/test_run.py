@@ -262,13 +262,14 @@ def test_the_run_line_end_to_end(parts: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_onnx_file_end_to_end(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for needed in ("onnx", "onnxscript", "onnxruntime"):
+    for needed in ("onnxscript", "onnxruntime"):
         pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed: install the extra export")
     values = keys(
         ("DATASET.datadir", str(parts.parent)),
         ("DATASET.target", "parts"),
         ("DATASET.resize", [64, 64]),
-        ("MODEL.backbone", "resnet18"),
+        ("MODEL.backbone", "test_vit"),
         ("MODEL.pre_trained", False),
         ("TRAIN.use_gpu", False),
         ("TRAIN.export_to_onnx", True),
@@ -277,13 +278,16 @@ def test_the_onnx_file_end_to_end(parts: Path, tmp_path: Path, capsys: pytest.Ca
         ("RESULT.saveallonnx", True),
         ("RESULT.save_test_img_onnx", "blind"),
         ("RESUME.onnxmodel", "mine.onnx"),
+        ("RESUME.opset_version", 20),
     )
     assert tnvision.main([*RUN_LINE.split(), str(write_yaml(tmp_path, values))]) == 0, capsys.readouterr().err
-    folder = tmp_path / "out/anomaly/unsupervised/parts/SAPatchCore-resnet18"
+    folder = tmp_path / "out/anomaly/unsupervised/parts/SAPatchCore-test_vit"
     names = {"best_model.safetensors", "best_score.json", "blind", "log.txt", "mine.onnx", "saveall", "saveallonnx"}
     assert {path.name for path in folder.iterdir()} == names
     pictures = sorted(path.name for path in (folder / "saveall").iterdir())
     assert len(pictures) == 5
+    model = onnx.load(folder / "mine.onnx")
+    assert {one.domain: one.version for one in model.opset_import}[""] == 20
     for name in pictures:
         own = np.asarray(Image.open(folder / "saveall" / name)).astype(int)
         theirs = np.asarray(Image.open(folder / "saveallonnx" / name)).astype(int)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporting import export_once
+from exporting import already_fitted, exporter_done, program, tiny
 from scripts import script
 
+from sapatchcore import SAPatchCore
 from sapatchcore.synth.write import write_dataset
+
+__all__ = ["exporter_done", "program", "tiny"]  # fixtures
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
@@ -23,13 +26,15 @@ def rows_of(name: str, **contents: dict[str, Any]) -> tuple[str, list[str]]:
     return told, table.splitlines()[2:]
 
 
-def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_once(monkeypatch)
+@pytest.mark.usefixtures("exporter_done")
+def test_it_runs(tiny: SAPatchCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(tmp_path / "kits", "kits", side=96, train=4, test={"good": 3, "missing": 3})
     output = tmp_path / "export.json"
     choice = ["--runtimes", "onnx", "--precisions", "float32,float16", "--bank-precisions", "float32"]
     given = ["--quick", "--data", str(tmp_path / "kits"), *choice, "--output", str(output)]
-    script("benchmarks/export/export.py").main(given)
+    benchmark = script("benchmarks/export/export.py")
+    monkeypatch.setattr(benchmark, "SAPatchCore", already_fitted(tiny))
+    benchmark.main(given)
     content = json.loads(output.read_text(encoding="utf-8"))
     runs = content["results"]["runs"]
     assert [(run["precision"], run["bank_precision"]) for run in runs] == [
