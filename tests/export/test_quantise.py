@@ -123,7 +123,8 @@ def test_a_short_network_without_the_calibration_images_says_so(tiny: SAPatchCor
 
 
 @pytest.mark.usefixtures("exporter_done")
-def test_int8_needs_good_images(tiny: SAPatchCore, tmp_path: Path) -> None:
-    tiny.save(tmp_path / "m.safetensors", include_thumbnails=False)
+def test_int8_needs_good_images(tiny: SAPatchCore, good: Any, tmp_path: Path) -> None:
+    same = SAPatchCore(**tiny.settings.model_dump()).fit(good)  # from no files
+    same.save(tmp_path / "m.safetensors", include_thumbnails=False)
     with pytest.raises(ModelFileError, match="int8 needs good images"):
         export_model(SAPatchCore.load(tmp_path / "m.safetensors"), tmp_path / "m.onnx", precision="int8")

@@ -127,7 +127,8 @@ with Spill() as spill:
     spill.append(patches)
     rows.append(patches.rows().flatten(0, 1))
     print("ready", flush=True)
-    time.sleep(60)
+    for _ in range(600):
+        time.sleep(0.1)  # a signal just before a sleep is seen after it
 """
 
 

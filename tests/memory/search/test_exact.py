@@ -137,6 +137,14 @@ def test_index_for_any_bank(m: int, d: int, kind: str, where: str, seed: int) ->
     checks.check_index(queries_of(bank, where, seed + 1), bank)
 
 
+@pytest.mark.parametrize(("m", "d", "scale"), [(274, 36, 1e-6), (346, 9, 1e-6), (358, 10, 1e-3)])
+def test_rows_that_differ_by_rounding_alone(m: int, d: int, scale: float) -> None:
+    """Their axes are of subnormal numbers, for which eigh once did not converge."""
+    bank = bank_of("all equal", m, d) * scale
+    queries = queries_of(bank, "near")
+    checks.check_index(queries, bank)
+
+
 def test_index_leaves_comparisons_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters far from each other: most blocks are never looked at."""
     bank = bank_of("clustered", 2000, 24)

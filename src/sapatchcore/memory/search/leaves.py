@@ -19,9 +19,11 @@ def axes_of(bank: torch.Tensor, mean: torch.Tensor, most: int = AXES) -> torch.T
     axes = torch.randn(dimensions, min(2 * count, dimensions), generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         axes = torch.linalg.qr(centred.T @ (centred @ axes))[0]
-    # Rotated to the principal directions inside this span, largest variance first.
-    _, rotation = torch.linalg.eigh((inside := centred @ axes).T @ inside)
-    principal: torch.Tensor = axes @ rotation.flip(1)[:, :count]
+    # Rotated to the principal directions inside this span, largest variance first. In float64: where all rows are equal but for
+    # rounding, products of their differences are subnormal in float32, and eigh does not converge.
+    inside = (centred @ axes).double()
+    _, rotation = torch.linalg.eigh(inside.T @ inside)
+    principal: torch.Tensor = axes @ rotation.to(axes.dtype).flip(1)[:, :count]
     return principal
 
 
