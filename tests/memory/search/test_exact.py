@@ -319,7 +319,7 @@ INDEX = """
 import resource, torch
 from sapatchcore.memory.search.exact import ExactIndex
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-bank = torch.empty(150_000, 512)
+bank = torch.empty(75_000, 512)
 for part in bank.split(1000):
     torch.randn(len(part), 512, out=part)
 ExactIndex(bank[:20_000])
