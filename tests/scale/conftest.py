@@ -22,8 +22,13 @@ class TwoMachines:
             "num_cpus": 0,
             "include_dashboard": False,
             "object_store_memory": MEMORY,
-            # A machine that is lost is missed after 2.5 s, not 15; one that answers slowly is given as long as ever.
-            "_system_config": {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500},
+            # A machine that is lost is missed after 2.5 s, not 15; one that answers slowly is given as long as ever. Workers
+            # are not niced: beside other tests they would hardly compute.
+            "_system_config": {
+                "health_check_initial_delay_ms": 0,
+                "health_check_period_ms": 500,
+                "worker_niceness": 0,
+            },
         }
         self.ray = Cluster(initialize_head=True, head_node_args=head)
         self.address = self.ray.address
