@@ -44,6 +44,14 @@ def made_images(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> 
     return images
 
 
+def write_images(folder: Path, images: UInt8) -> Path:
+    """``folder``, made, with ``images`` as PNG files, 00.png, 01.png, …"""
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small tensors gain nothing from threads, and several test runs may share the machine."""
@@ -83,11 +91,7 @@ def light_fitted(good: UInt8) -> SAPatchCore:
 @pytest.fixture
 def image_folder(tmp_path: Path, good: UInt8) -> Path:
     """A folder with ``good`` as PNG files, 00.png to 09.png."""
-    folder = tmp_path / "good"
-    folder.mkdir()
-    for number, image in enumerate(good):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
-    return folder
+    return write_images(tmp_path / "good", good)
 
 
 @pytest.fixture(scope="session")

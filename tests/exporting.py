@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import write_images
 
 from sapatchcore import SAPatchCore
 from sapatchcore.export import onnx_file
@@ -31,17 +31,19 @@ def use(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def already_fitted(detector: SAPatchCore) -> Any:
-    """In the place of SAPatchCore in a benchmark: whatever is asked for and learned, it is ``detector``."""
-    return lambda **_: SimpleNamespace(fit=lambda _: detector)
+    """In the place of SAPatchCore in a benchmark: whatever is learned with its options, it is ``detector``."""
+
+    def made(**options: Any) -> Any:
+        SAPatchCore(**options)  # refuses what is no option
+        return SimpleNamespace(fit=lambda _: detector)
+
+    return made
 
 
 @pytest.fixture(scope="session")
 def tiny(small: dict[str, Any], good: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> SAPatchCore:
     """A detector that learned ``good`` from files, which stay at hand; not to be changed."""
-    folder = tmp_path_factory.mktemp("tiny") / "good"
-    folder.mkdir()
-    for number, image in enumerate(good):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
+    folder = write_images(tmp_path_factory.mktemp("tiny") / "good", good)
     return SAPatchCore(**small, coreset_ratio=0.1).fit(folder)
 
 

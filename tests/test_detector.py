@@ -17,6 +17,7 @@ from PIL import Image
 import sapatchcore.embed.patches
 from sapatchcore import DataError, NotFittedError, Result, SAPatchCore, SettingsError, WeightsError
 
+LOCAL = 48  # of the numbers of a patch, those from layer 2 of the small network
 PARTS = ("scores", "local_scores", "context_scores", "patch_scores", "local_patches", "context_patches", "neighbours")
 
 
@@ -129,7 +130,7 @@ def test_not_fitted(small: dict[str, Any], good: np.ndarray) -> None:
         _ = detector.memory_bank
     with pytest.raises(NotFittedError, match=message):
         _ = detector.provenance
-    assert detector.embed(good).shape == (10, 8, 8, 48 + 192), "embed needs no training"
+    assert detector.embed(good).shape == (10, 8, 8, LOCAL + 192), "embed needs no training"
 
 
 @pytest.mark.parametrize("images", [[], (), np.zeros((0, 64, 64, 3), np.uint8), iter(())])
@@ -241,8 +242,8 @@ def test_patch_scores_are_distances_to_the_named_row(fitted: SAPatchCore, images
     result = fitted.predict(test)
     difference = fitted.embed(test) - fitted.memory_bank[result.neighbours]
     np.testing.assert_allclose(np.linalg.norm(difference, axis=3), result.patch_scores, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(difference[..., :48], axis=3), result.local_patches, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(difference[..., 48:], axis=3), result.context_patches, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(difference[..., :LOCAL], axis=3), result.local_patches, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(difference[..., LOCAL:], axis=3), result.context_patches, rtol=1e-5)
 
 
 @pytest.mark.parametrize("image_score", ["max", "reweighted"])
@@ -303,7 +304,7 @@ def test_attention_lets_a_patch_see_the_whole_image(good: np.ndarray, small: dic
     for attention in ("self", "none"):
         detector = SAPatchCore(**{**small, "resize": 256}, attention=attention)
         big = [np.asarray(Image.fromarray(image).resize((256, 256))) for image in (good[0], changed[0])]
-        before, after = detector.embed(big)[:, -1, -1, 48:]
+        before, after = detector.embed(big)[:, -1, -1, LOCAL:]
         moved[attention] = float(np.abs(after - before).max() / np.abs(before).max())
     assert moved["self"] > 5 * moved["none"]
 

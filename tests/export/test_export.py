@@ -56,19 +56,23 @@ def test_images_of_any_size_and_number(tiny: SAPatchCore, exported: Path, images
     assert_same(tiny, exported / name, 255 - images(1, seed=5))  # a defect
 
 
-def test_other_settings_another_network_and_opset(
-    small: dict[str, Any], good: Any, images: Any, tmp_path: Path
+OTHER_OPTIONS = {
+    "image_score": "reweighted",
+    "temperature": 0.25,
+    "context_weight": 0.5,
+    "resize": (80, 96),
+    "crop": (64, 80),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "opset"),
+    [({"backbone": "test_convnext", **OTHER_OPTIONS}, 17), ({"backbone": "test_vit", "attention": "none"}, 20)],
+    ids=["convnext", "vit"],
+)
+def test_settings_networks_and_opsets(
+    small: dict[str, Any], good: Any, images: Any, tmp_path: Path, options: dict[str, Any], opset: int
 ) -> None:
-    """A transformer and a newer opset: in tests/tnvision."""
-    opset = 17
-    options = {
-        "backbone": "test_convnext",
-        "image_score": "reweighted",
-        "temperature": 0.25,
-        "context_weight": 0.5,
-        "resize": (80, 96),
-        "crop": (64, 80),
-    }
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:6])
     metadata = export_model(detector, tmp_path / "m.onnx", opset=opset)
     assert_same(detector, tmp_path / "m.onnx", odd(images))

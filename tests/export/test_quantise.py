@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
+from conftest import write_images  # noqa: E402
 from exporting import program_of, use  # noqa: E402 - these need the packages above
 
 from sapatchcore import SAPatchCore  # noqa: E402
@@ -28,10 +28,7 @@ def by_files(
     small: dict[str, Any], images: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> SAPatchCore:
     """Learned from files, so that they are at hand later; with a network that can be brought to int8."""
-    folder = tmp_path_factory.mktemp("parts") / "good"
-    folder.mkdir()
-    for number, image in enumerate(images(12, (80, 72))):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
+    folder = write_images(tmp_path_factory.mktemp("parts") / "good", images(12, (80, 72)))
     options = {**small, "backbone": "builtin", "weights": "pretrained", "coreset_ratio": 0.2}
     return SAPatchCore(**options).fit(folder)
 
@@ -114,17 +111,23 @@ def _reread(path: Path) -> Any:
     return pytest.importorskip("openvino").Core().read_model(path)
 
 
+@pytest.fixture(scope="module")
+def tiny_from_arrays(tiny: SAPatchCore, good: Any) -> SAPatchCore:
+    """``tiny``, but that no file is at hand."""
+    return SAPatchCore(**tiny.settings.model_dump()).fit(good)
+
+
 @pytest.mark.usefixtures("exporter_done")
-def test_a_short_network_without_the_calibration_images_says_so(tiny: SAPatchCore, good: Any, tmp_path: Path) -> None:
-    same = SAPatchCore(**tiny.settings.model_dump()).fit(good)  # from no files
-    metadata = export_model(same, tmp_path / "m.onnx", precision="float16")
+def test_a_short_network_without_the_calibration_images_says_so(
+    tiny: SAPatchCore, tiny_from_arrays: SAPatchCore, tmp_path: Path
+) -> None:
+    metadata = export_model(tiny_from_arrays, tmp_path / "m.onnx", precision="float16")
     assert "10 of its 10 images are not at hand" in metadata["calibration_scores"]
     np.testing.assert_array_equal(open_exported(tmp_path / "m.onnx").calibration.scores, tiny.calibration.scores)
 
 
 @pytest.mark.usefixtures("exporter_done")
-def test_int8_needs_good_images(tiny: SAPatchCore, good: Any, tmp_path: Path) -> None:
-    same = SAPatchCore(**tiny.settings.model_dump()).fit(good)  # from no files
-    same.save(tmp_path / "m.safetensors", include_thumbnails=False)
+def test_int8_needs_good_images(tiny_from_arrays: SAPatchCore, tmp_path: Path) -> None:
+    tiny_from_arrays.save(tmp_path / "m.safetensors", include_thumbnails=False)
     with pytest.raises(ModelFileError, match="int8 needs good images"):
         export_model(SAPatchCore.load(tmp_path / "m.safetensors"), tmp_path / "m.onnx", precision="int8")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
+from conftest import write_images
 from scipy.spatial.distance import cdist
 
 from sapatchcore import DataError, ModelFileError, NotFittedError, SAPatchCore
@@ -39,11 +39,7 @@ def from_files(image_folder: Path, small: dict[str, Any]) -> SAPatchCore:
 @pytest.fixture
 def more_files(tmp_path: Path, images: Callable[..., UInt8]) -> list[Path]:
     """Five more textures as files, in a folder of their own."""
-    folder = tmp_path / "more"
-    folder.mkdir()
-    for number, image in enumerate(images(5, seed=1)):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
-    return sorted(folder.iterdir())
+    return sorted(write_images(tmp_path / "more", images(5, seed=1)).iterdir())
 
 
 def bank_of(detector: SAPatchCore) -> Bank:

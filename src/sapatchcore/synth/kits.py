@@ -175,8 +175,8 @@ def _distance(a: Double, along_a: Double, b: Double, along_b: Double) -> Double:
     points = a[:, None] + _ALONG * along_a[:, None] - b[:, None]  # (m, 5, 2)
     length = np.maximum(np.square(along_b).sum(-1), 1e-12)
     share = np.clip((points * along_b[:, None]).sum(-1) / length[:, None], -1, 1)
-    nearest: Double = np.square(points - share[..., None] * along_b[:, None]).sum(-1).min(1)
-    return np.sqrt(nearest)
+    squared: Double = np.square(points - share[..., None] * along_b[:, None]).sum(-1).min(1)
+    return np.sqrt(squared)
 
 
 def draw(layout: Layout, side: int, random: np.random.Generator) -> tuple[UInt8, Bool]:
