@@ -5,6 +5,7 @@ They reach the code through its modules, so that a mutant put there is what they
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -20,12 +21,17 @@ import torchvision
 from scipy.spatial.distance import cdist
 
 from sapatchcore import SAPatchCore
+from sapatchcore.data.images import all_images
+from sapatchcore.data.sources import as_sources
 from sapatchcore.embed import attention, patches
+from sapatchcore.learning.calibrate import as_calibration
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.memory.training import TrainingImage
+from sapatchcore.result import gather_result
 from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
+from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import LEAVE_ONE_OUT, Calibration
 from sapatchcore.settings import settings_from
 from sapatchcore.verify import metrics
@@ -234,6 +240,45 @@ def left_out_grids(detector: SAPatchCore, images: Any) -> oracle.Float64:
     bank = detector.memory_bank.astype(np.float64)
     grids = [cdist(rows.reshape(-1, rows.shape[2]), bank[owners != i]).min(1) for i, rows in enumerate(found)]
     return np.reshape(grids, found.shape[:3])
+
+
+def left_out(detector: SAPatchCore, images: Any) -> SAPatchCore:
+    """``detector`` with the calibration of earlier versions: its training images, each against the bank without its own rows."""
+    scored, done = [], 0
+    for batch, found in detector.embedder.patches(as_sources(images, all_images)[0]):
+        numbers = torch.arange(done, done + len(batch.names))
+        scored.append((batch, score_patches(found, detector.bank, detector.settings, numbers)))
+        done += len(batch.names)
+    result = gather_result(scored, detector.settings)
+    result = dataclasses.replace(result, paths=tuple(detector.provenance[0]))
+    detector._calibration = as_calibration(result, LEAVE_ONE_OUT, np.arange(done), detector.settings, detector.bank)
+    return detector
+
+
+def check_cross_fitted(detector: SAPatchCore, images: Any) -> None:
+    """The calibration is what detectors say that were fitted on all other folds, with as many rows."""
+    calibration, settings = detector.calibration, detector.settings.model_dump()
+    n, rows = len(images), len(detector.memory_bank)
+    folds = min(5, n)
+    patches = detector.bank.grid[0] * detector.bank.grid[1]
+    for fold in range(folds):
+        inside = [i for i in range(n) if i % folds == fold]
+        others = [i for i in range(n) if i % folds != fold]
+        ratio = min(1, (rows + 0.5) / (len(others) * patches))
+        other = SAPatchCore(**{**settings, "coreset_ratio": ratio}).fit(
+            [images[i] for i in others], calibrate=images[:1]
+        )
+        result = other.predict([images[i] for i in inside])
+        for name, expected in (
+            ("scores", result.scores),
+            ("grids", result.patch_scores),
+            ("local", result.local_patches.max((1, 2))),
+            ("context", result.context_patches.max((1, 2))),
+            ("peaks", [values.max() for values in result.maps]),
+        ):
+            np.testing.assert_allclose(getattr(calibration, name)[inside], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+        owners = np.array(others)[other.provenance[1][result.neighbours]]
+        np.testing.assert_array_equal(calibration.rows[inside], owners)
 
 
 def check_left_out(detector: SAPatchCore, images: Any) -> None:

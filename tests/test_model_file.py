@@ -195,7 +195,7 @@ def test_older_format_is_refused(version: int, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError) as caught:
             read(path)
         assert str(caught.value) == (
-            f"{path} has the format {version}, of an earlier version; this version reads 2 and 3. Fit it anew with "
+            f"{path} has the format {version}, of an earlier version; this version reads 2 to 4. Fit it anew with "
             "`sapatchcore fit`."
         )
 
@@ -226,8 +226,8 @@ def test_format_2_scores_to_the_bit(separate: bool, good: Any, fitted: SAPatchCo
     assert after.verdicts(0.2) == before.verdicts(0.2)
 
 
-def test_this_format_is_3(model: Path) -> None:
-    assert read_model(model).header["format"] == FORMAT == 3
+def test_this_format_is_4(model: Path) -> None:
+    assert read_model(model).header["format"] == FORMAT == 4
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_what_people_are_told_of_a_file(fitted: SAPatchCore, good: np.ndarray, t
     json.dumps(described)
     assert described["bank"] == "64 patches of 240 numbers"
     assert described["training_images"] == 10
-    assert described["calibration"] == {"source": "left out", "images": 10, "image_score": "max", "neighbors": 9}
+    assert described["calibration"] == {"source": "cross-fitted", "images": 10, "image_score": "max", "neighbors": 9}
     assert described["covering_radius"] == {"chosen": fitted._bank.radius, "loosened": 0.0}  # type: ignore[union-attr]
     assert described["format"] == FORMAT
     assert SAPatchCore.load(path, device="cpu").fit(good[:1], calibrate=good[1:4]).calibration.source == "separate"

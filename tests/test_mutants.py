@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,10 +19,12 @@ from einops import rearrange
 
 from sapatchcore import SAPatchCore
 from sapatchcore.embed import attention, patches
+from sapatchcore.learning import calibrate
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
 from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
+from sapatchcore.score.calibration import concatenated
 from sapatchcore.verify import metrics
 
 Patch = pytest.MonkeyPatch
@@ -74,7 +77,11 @@ class Checks:
         checks.check_index_excluded(_randn(50, 64), bank, torch.arange(50) % 4, groups)
 
     def left_out(self) -> None:
-        checks.check_left_out(SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good), self._good)
+        detector = SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good, calibrate=self._good[:1])
+        checks.check_left_out(checks.left_out(detector, self._good), self._good)
+
+    def cross_fitted(self) -> None:
+        checks.check_cross_fitted(SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good), self._good)
 
     def threshold(self) -> None:
         checks.check_threshold()
@@ -302,6 +309,16 @@ def own_rows_count(patch: Patch) -> None:
     patch.setattr(Bank, "compare", lambda self, given, _=None: right(self, given))
 
 
+def own_fold_in_its_bank(patch: Patch) -> None:
+    """Every image is scored by a bank that was chosen with it at hand."""
+    patch.setattr(calibrate, "outside", lambda *of: torch.arange(of[2] * of[3]))
+
+
+def folds_one_after_another(patch: Patch) -> None:
+    """The scores stay in the order of the folds, not of the images."""
+    patch.setattr(calibrate, "in_order", lambda found: functools.reduce(concatenated, found))
+
+
 def next_image_left_out(patch: Patch) -> None:
     right = Bank.compare
 
@@ -524,6 +541,8 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (excluded_groups_in_the_blocks_order, "index_excluded"),
     (blocks_left_out_too_early, "index_excluded"),
     (own_rows_count, "left_out"),
+    (own_fold_in_its_bank, "cross_fitted"),
+    (folds_one_after_another, "cross_fitted"),
     (next_image_left_out, "left_out"),
     (excluded_rows_forgotten, "left_out"),
     (threshold_one_further_down, "threshold"),

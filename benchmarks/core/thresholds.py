@@ -2,7 +2,7 @@
 
 A threshold promises that of good images at most a share α lies above it (score/threshold.py). Good images are split at
 random into those to learn from and the rest; the detector's own ``fit`` and ``calibrate`` do all else, only the network sees
-each image once and not once a split. Two calibrations: *left out* measures the training images without their own patches;
+each image once and not once a split. Two calibrations: *cross-fitted* scores each training image by a bank of the other folds;
 *separate* takes good images from the rest, which then are not tested. Two thresholds: of the image score, and of the
 anomaly map's largest value.
 
@@ -30,13 +30,13 @@ from sapatchcore.datasets.samples import GOOD
 from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import SettingsError
-from sapatchcore.score.calibration import LEAVE_ONE_OUT, SEPARATE, Calibration
+from sapatchcore.score.calibration import CROSS_FITTED, SEPARATE, Calibration
 from sapatchcore.score.drift import drift
 from sapatchcore.score.threshold import p_values, threshold
 from sapatchcore.settings import Settings, settings_from
 from sapatchcore.synth.write import find_scene
 
-QUESTION = "Is the promised false-reject rate kept, how careful is leaving out, and how soon is a drift found?"
+QUESTION = "Is the promised false-reject rate kept, how careful is cross-fitting, and how soon is a drift found?"
 RATES = (0.005, 0.01, 0.05, 0.1)
 COUNT_RATE = 0.1  # that 20 training images can promise as well
 EXACT = 199  # calibration images with which all of RATES are whole numbers of ranks
@@ -108,7 +108,7 @@ def made_images(count: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[tuple[int, int]], splits: int) -> None:
-    """Rates of each of ``designs``, (images to learn from, images to calibrate with): left out, and separate if not 0."""
+    """Rates of each of ``designs``, (images to learn from, images to calibrate with): cross-fitted, and separate if not 0."""
     settings, count = pool.settings, len(pool.sizes)
     record.content["results"]["sets"][dataset] = {
         "good_images": count,
@@ -128,12 +128,12 @@ def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[t
         for kind in ("image", "pixel"):
             for rate in RATES:
                 about = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
-                left = [(of(one, kind), of(rest, kind)) for one, rest in found]
-                rows.append({**about, "calibration": LEAVE_ONE_OUT, **rate_of(left, rate)})
+                crossed = [(of(one, kind), of(rest, kind)) for one, rest in found]
+                rows.append({**about, "calibration": CROSS_FITTED, **rate_of(crossed, rate)})
                 if calibrated:
-                    apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in left]
+                    apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in crossed]
                     rows.append({**about, "calibration": SEPARATE, **rate_of(apart, rate)})
-                    both = [(one, other) for (one, _), (other, _) in zip(left, apart, strict=True)]
+                    both = [(one, other) for (one, _), (other, _) in zip(crossed, apart, strict=True)]
                     rows[-2]["over_separate_threshold"] = thresholds_ratio(both, rate)
         record.content["results"]["rates"] += rows
         print(f"\n{dataset}, {learned} to learn from: {time.perf_counter() - begin:.0f} s")
@@ -142,10 +142,10 @@ def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[t
 
 
 def by_count(record: Record, dataset: str, pool: Remembering, learned: int, ratio: float, splits: int) -> None:
-    """What leaving out costs with ``learned`` training images; all others are the separate ones, and are tested."""
+    """What cross-fitting costs with ``learned`` training images; all others are the separate ones, and are tested."""
     found = list(split_again(pool, learned, ratio, splits))
     for kind in ("image", "pixel"):
-        pairs = [(of(left, kind), of(rest, kind)) for left, rest in found]
+        pairs = [(of(crossed, kind), of(rest, kind)) for crossed, rest in found]
         row = {
             "set": dataset,
             "threshold": kind,
@@ -164,14 +164,14 @@ def by_count(record: Record, dataset: str, pool: Remembering, learned: int, rati
 def split_again(
     pool: Remembering, learned: int, ratio: float, splits: int
 ) -> Iterator[tuple[Calibration, Calibration]]:
-    """For each split: the training images without their own patches, and all others, as the detector scores them."""
+    """For each split: the training images, cross-fitted, and all others, as the detector scores them."""
     for seed in range(splits):
         order = np.random.default_rng([seed, learned]).permutation(len(pool.sizes)).tolist()
         options = {**pool.settings.model_dump(), "coreset_ratio": ratio, "seed": seed}
         detector = SAPatchCore(**options)
         detector.embedder = pool
-        left = detector.fit(order[:learned]).calibration
-        yield left, detector.calibrate(order[learned:]).calibration
+        crossed = detector.fit(order[:learned]).calibration
+        yield crossed, detector.calibrate(order[learned:]).calibration
 
 
 def of(good: Calibration, kind: str) -> Float32:

@@ -20,12 +20,12 @@ from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import DataError, NotFittedError
-from sapatchcore.learning.calibrate import leave_one_out, separate
+from sapatchcore.learning.calibrate import cross_fitted, separate
 from sapatchcore.learning.images import Updatable
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose, projection_of
-from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.training import TrainingImage, pictured, training_images
+from sapatchcore.memory.spill import GrowingRows, Spill, bank_of
+from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.model_file import load_model_file, to_stored, write_model
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
@@ -72,8 +72,8 @@ class SAPatchCore(Updatable):
             images: good images only: a folder (a data set's category, or its images), paths, (h, w, 3) uint8 arrays,
                 Pillow images, or any iterable of these. Read once, in order.
             progress: called as ``progress(stage, done, total)``; stages "embed", "coreset" and "calibrate".
-            calibrate: good images that are not among ``images``, for the thresholds. None: every training image is scored
-                against the bank less its own patches.
+            calibrate: good images that are not among ``images``, for the thresholds. None: every training image is scored by
+                a bank that was chosen without it and its fold, a fifth of the images.
 
         Raises DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
         SettingsError: the network or a layer does not exist.
@@ -96,14 +96,13 @@ class SAPatchCore(Updatable):
             count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
             report = None if progress is None else lambda done: progress("coreset", done, count)
             coreset = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
-            rows = spill.read(coreset.rows).to(x.device)  # and the kept patches with all their numbers
-            owners, cells = coreset.rows // spill.patches_per_image, coreset.rows % spill.patches_per_image
-            kept = pictured(training, owners)
-            bank = Bank(rows, owners, cells, kept, spill.grid, coreset.radius, search=settings.search)
+            # and the kept patches with all their numbers.
+            bank = bank_of(coreset, spill, training, settings.search, x.device)
             if apart is None:
-                calibration = leave_one_out(bank, spill, settings, range(len(training)), kept, progress)
+                calibration = cross_fitted(x, spill, settings, bank, progress)
             else:
                 calibration = separate(bank, embedder, apart, progress)
+        _ = bank.index  # built now, so that the first image need not wait for it
         self._bank, self._calibration = bank, calibration
         return self
 

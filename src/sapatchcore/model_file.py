@@ -40,7 +40,7 @@ from sapatchcore.memory.training import NAMES, TrainingImages, files_to_tensors
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.settings import Settings, settings_from
 
-FORMAT, OLDEST = 3, 2
+FORMAT, OLDEST = 4, 2  # 3: names as tensors; 4: cross-fitted scores, too, and then images in place of rows
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
 MAPPED = 256_000_000  # bytes of a tensor that stays in the file
@@ -167,7 +167,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         )
     if number < OLDEST:
         raise ModelFileError(
-            f"{path} has the format {number}, of an earlier version; this version reads {OLDEST} and {FORMAT}. Fit "
+            f"{path} has the format {number}, of an earlier version; this version reads {OLDEST} to {FORMAT}. Fit "
             "it anew with `sapatchcore fit`."
         )
     return dict(header)

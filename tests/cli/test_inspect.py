@@ -63,7 +63,7 @@ def test_predict_without_calibration_says_so(root: Path, tmp_path: Path, capsys:
     (tmp_path / "one").mkdir()
     (tmp_path / "one/a.png").write_bytes(image.read_bytes())
     assert run("fit", str(tmp_path / "one"), "-o", str(tmp_path / "m"), *SMALL) == 0
-    assert "No calibration: one image alone cannot be left out." in capsys.readouterr().out
+    assert "No calibration: one image alone cannot be scored by others." in capsys.readouterr().out
     assert run("predict", str(tmp_path / "m"), str(image)) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1].startswith("–\t–\t")

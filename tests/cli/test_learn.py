@@ -59,7 +59,7 @@ def test_validation_images_are_for_the_thresholds_alone(
     }
     for target, origin in parts.items():
         shutil.copytree(source / origin, category / target)
-    for data, expected in ((category, ("separate", 8)), (source, ("left out", 24))):
+    for data, expected in ((category, ("separate", 8)), (source, ("cross-fitted", 24))):
         assert run("fit", str(data), "-o", str(path), *SMALL) == 0
         assert run("info", str(path), "--json") == 0
         printed = json.loads(capsys.readouterr().out.splitlines()[-1])

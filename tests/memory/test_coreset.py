@@ -48,6 +48,20 @@ def test_equals_the_plain_loop(kind: str, n: int, d: int, count: int) -> None:
     checks.check_coreset(points(n, d, kind), count, seed=5, same_radius=kind != "duplicates")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "rows"), [(30, 200), (90, 90), (1, 3)])
+def test_some_rows_alone_are_chosen_as_if_there_were_no_others(kind: str, count: int, rows: int) -> None:
+    x = points(900, 8, kind)
+    among = torch.from_numpy(np.sort(np.random.default_rng(7).choice(900, rows, replace=False)))
+    found, alone = coreset.choose(x, count, seed=5, among=among), coreset.choose(x[among], count, seed=5)
+    assert set(found.rows.tolist()) <= set(among.tolist())
+    if kind not in ("duplicates", "equal") and count < rows:  # near-ties, as between twins and at the end, may swap
+        assert found.rows.tolist() == among[alone.rows].tolist()
+    assert found.radius == pytest.approx(alone.radius, rel=1e-4, abs=1e-3)
+    with pytest.raises(SettingsError, match=f"in 1 to {rows}, the number of patches. Got {rows + 1}"):
+        coreset.choose(x, rows + 1, seed=5, among=among)
+
+
 @pytest.mark.parametrize("block", [1, 2, 7, 299, 300, 301])
 def test_blocks_do_not_show(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coreset, "BLOCK", block)

@@ -28,9 +28,14 @@ def made(kind: str, n: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(x.astype(np.float32))
 
 
-def in_rounds(x: torch.Tensor, count: int, shares: int, shown: int, first: int) -> tuple[list[int], float, int]:
-    """Rows of ``x`` in the order of choice, the covering radius, and the number of rounds."""
-    frontiers = [Frontier(x[share::shares].contiguous(), share) for share in range(shares)]
+def in_rounds(
+    x: torch.Tensor, count: int, shares: int, shown: int, first: int, among: torch.Tensor | None = None
+) -> tuple[list[int], float, int]:
+    """Rows of ``x`` in the order of choice, the covering radius, and the number of rounds. among: (n,) bool, to choose from."""
+    frontiers = [
+        Frontier(x[share::shares].contiguous(), share, None if among is None else among[share::shares].nonzero()[:, 0])
+        for share in range(shares)
+    ]
     choice = Choice(count)
     centres = choice.begin(first % shares, first // shares, x[first])
     rounds = 1
@@ -59,6 +64,22 @@ def test_the_choice_is_that_of_the_plain_loop(kind: str, shares: int, shown: int
         assert rows == plain
     assert covered == pytest.approx(radius(exact, rows), rel=1e-4, abs=1e-3)
     assert radius(exact, rows) == pytest.approx(radius(exact, plain), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_patches_alone_are_chosen_as_if_there_were_no_others(kind: str) -> None:
+    """Also where a share has none of them, and where all of them are chosen."""
+    x, among = made(kind, 400, 8), torch.arange(400) % 4 != 1
+    among[3::4] = torch.arange(100) % 3 == 0
+    left = among.nonzero()[:, 0]
+    for count in (50, len(left)):
+        rows, covered, _ = in_rounds(x, count, 4, 16, 0, among)
+        assert set(rows) <= set(left.tolist())
+        exact = x[left].double().numpy()
+        plain = k_center(exact, count, 0)
+        if kind != "duplicates":
+            assert rows[:50] == left[plain].tolist()[:50]
+        assert covered == pytest.approx(radius(exact, plain), rel=1e-4, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,7 +58,7 @@ def test_images_come_again_as_they_were_appended(together: int, fine: tuple[int,
         for patches in batches:
             spill.append(patches)
         for _ in range(2):  # they may be asked for again, and other rows in between
-            found = list(spill.images_again(together, torch.device("cpu")))
+            found = list(spill.images_again(range(6), together, torch.device("cpu")))
             assert [len(one.local) for one in found[:-1]] == [together] * (len(found) - 1)
             assert sum(len(one.local) for one in found) == 6
             for name in ("local", "context"):
@@ -71,21 +71,29 @@ def test_images_come_again_as_they_were_appended(together: int, fine: tuple[int,
             spill.read(torch.tensor([3, 0]))
 
 
+def test_some_images_come_again() -> None:
+    with Spill() as spill:
+        spill.append(made(5))
+        found = list(spill.images_again([4, 0, 2], 2, torch.device("cpu")))
+        assert [len(one.local) for one in found] == [2, 1]
+        assert torch.equal(torch.cat([one.rows() for one in found]), made(5).rows()[[4, 0, 2]])
+
+
 def test_images_come_again_while_others_are_read() -> None:
     """A part that was handed out is not touched by what is read after it."""
     with Spill() as spill:
         spill.append(made(4))
-        first, *_ = parts = list(spill.images_again(1, torch.device("cpu")))
+        first, *_ = parts = list(spill.images_again(range(4), 1, torch.device("cpu")))
         spill.read(torch.tensor([100, 7]))
         assert torch.equal(first.local[0], made(4).local[0])
         assert torch.equal(parts[3].context[0], made(4).context[3])
         first.local.zero_()
-        assert torch.equal(next(iter(spill.images_again(1, torch.device("cpu")))).local[0], made(4).local[0])
+        assert torch.equal(next(iter(spill.images_again(range(4), 1, torch.device("cpu")))).local[0], made(4).local[0])
 
 
 def test_no_image_comes_again_where_there_is_none() -> None:
     with Spill() as spill:
-        assert list(spill.images_again(3, torch.device("cpu"))) == []
+        assert list(spill.images_again([], 3, torch.device("cpu"))) == []
 
 
 def test_nothing_is_left_after_leaving(temporary: Path) -> None:
@@ -112,7 +120,7 @@ def test_file_that_is_cut_off_is_said() -> None:
         with pytest.raises(DataError, match=r"was cut off while fit ran\. Run fit again\.$"):
             spill.read(torch.tensor([90]))
         with pytest.raises(DataError, match=r"was cut off while fit ran\. Run fit again\.$"):
-            list(spill.images_again(2, torch.device("cpu")))
+            list(spill.images_again(range(2), 2, torch.device("cpu")))
 
 
 RUNNING = """

@@ -44,17 +44,44 @@ def dealt(folder: Path) -> tuple[FitCoordinator, list[ShareWorker], list[Any]]:
     return coordinator, shares, [train, apart]
 
 
+def choose(coordinator: FitCoordinator, shares: list[ShareWorker], fold: int, count: int) -> list[Any]:
+    """References to the rounds of centres."""
+    share, row, missing = coordinator.first(fold, count, 64)
+    rounds, missing = [ray.put(coordinator.begin(share, row, shares[share].point(row)))], missing - 1
+    while missing:
+        centres, missing = coordinator.choose_among(*(one.candidates(fold, rounds, 20) for one in shares))
+        rounds.append(ray.put(centres))
+    return rounds
+
+
+@pytest.mark.parametrize("count", [38, 700])
+def test_a_fold_s_bank_is_that_of_one_machine(
+    count: int, dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path
+) -> None:
+    """38 patches of the others', or all where there are fewer than were asked for."""
+    coordinator, shares, _ = dealt
+    files = sorted((folder / "good").glob("*.png"))
+    assert len(files) == 12
+    for fold in (0, 1, 4):
+        choose(coordinator, shares, fold, count)
+        bank = coordinator.bank((8, 8), *(one.kept(coordinator.centres()) for one in shares))
+        others = [number for number in range(12) if number % 5 != fold]
+        ratio = min(1, (count + 0.5) / (64 * len(others)))
+        alone = SAPatchCore(**{**OPTIONS, "coreset_ratio": ratio}).fit([files[i] for i in others], calibrate=files[:1])
+        _, owners, cells = alone.provenance
+        np.testing.assert_array_equal(bank.images, np.array(others)[owners])
+        np.testing.assert_array_equal(bank.cells, cells)
+        parts = [one.cross_fitted(fold, bank) for one in shares]
+        found = np.concatenate([one.arrays["images"] for one in parts if one is not None])
+        assert sorted(found.tolist()) == [number for number in range(12) if number % 5 == fold]
+
+
 def test_good_images_apart_calibrate_it(
     dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path, tmp_path: Path
 ) -> None:
     """Fewer of them than there are shares, so that one share has none."""
     coordinator, shares, names = dealt
-    count = int(0.05 * 12 * 64)
-    share, row = coordinator.first(count, 64)
-    rounds, chosen = [ray.put(coordinator.begin(share, row, shares[share].point(row)))], 1
-    while chosen < count:
-        centres, chosen = coordinator.choose_among(*(one.candidates(rounds, 20) for one in shares))
-        rounds.append(ray.put(centres))
+    rounds = choose(coordinator, shares, -1, int(0.05 * 12 * 64))
     kept = [one.kept(coordinator.centres()) for one in shares]
     bank = coordinator.bank((8, 8), *kept)
 
@@ -69,7 +96,7 @@ def test_good_images_apart_calibrate_it(
         names,
         [
             [ray.put(one) for one in kept],
-            answers(lambda one: one.radius(rounds)),
+            answers(lambda one: one.radius(-1, rounds)),
             answers(ShareWorker.sizes),
             answers(lambda one: one.separate(bank)),
         ],
@@ -92,7 +119,7 @@ def test_only_what_was_asked_for_travels(dealt: tuple[FitCoordinator, list[Share
     assert point.shape == (width,)
     assert sent(point) < 4 * width + 1000
     centres = choice.begin(0, 17, point)
-    shown = share.candidates([ray.put(centres)], 30)
+    shown = share.candidates(-1, [ray.put(centres)], 30)
     assert sent(shown) < 30 * (4 * width + 8 + 4) + 2000
     assert sent(choice.among([shown])) < 30 * (4 * width + 8 + 8) + 2000
 

@@ -215,17 +215,19 @@ def split_again() -> dict[str, Pairs]:
     for split in range(SPLITS):
         order = np.random.default_rng(split).permutation(IMAGES).tolist()
         learned, rest = order[:LEARNED], order[LEARNED:]
-        left = detector.fit(learned).calibration
-        assert left.source == "left out"
+        crossed = detector.fit(learned).calibration
+        assert crossed.source == "cross-fitted"
         fresh = detector.calibrate(rest).calibration
         assert fresh.source == "separate"
-        kept = detector.calibrate(learned).calibration if split < NAIVE_SPLITS else None  # nothing left out: wrong
+        kept = (
+            detector.calibrate(learned).calibration if split < NAIVE_SPLITS else None
+        )  # with their own patches: wrong
         for kind in ("scores", "peaks"):
             scores = getattr(fresh, kind)
-            found.setdefault(f"left out, {kind}", []).append((getattr(left, kind), scores))
+            found.setdefault(f"cross-fitted, {kind}", []).append((getattr(crossed, kind), scores))
             found.setdefault(f"separate, {kind}", []).append((scores[:CALIBRATED], scores[CALIBRATED:]))
             if kept is not None:
-                found.setdefault(f"not left out, {kind}", []).append((getattr(kept, kind), scores))
+                found.setdefault(f"on the whole bank, {kind}", []).append((getattr(kept, kind), scores))
     return found
 
 
@@ -237,15 +239,14 @@ def realised(pairs: Pairs, rate: float, limit: Callable[[Floats, float], float] 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("kind", ["scores", "peaks"])
-@pytest.mark.parametrize("calibration", ["separate", "left out"])
+@pytest.mark.parametrize("calibration", ["separate", "cross-fitted"])
 def test_promise_is_kept(calibration: str, kind: str, rate: float, splits: dict[str, Pairs]) -> None:
     mean, error = realised(splits[f"{calibration}, {kind}"], rate)
-    assert mean <= rate + 3 * error
     if calibration == "separate":  # the splits are exchangeable by construction, and nothing ties: it is α exactly
-        assert mean >= rate - 3 * error
+        assert rate - 3 * error <= mean <= rate + 3 * error
         assert error < rate / 4
-    else:
-        assert mean > 0  # a threshold that rejects nothing keeps every promise
+    else:  # about α: a fold's bank has as many rows for four fifths of the images, so it lies a little nearer to a new one
+        assert 0.6 * rate <= mean <= 1.15 * rate + 3 * error
 
 
 @pytest.mark.parametrize("rate", RATES[:2])
@@ -260,9 +261,9 @@ def test_a_plain_quantile_breaks_the_promise(kind: str, rate: float, splits: dic
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("kind", ["scores", "peaks"])
-def test_without_leaving_out_the_promise_is_broken(kind: str, rate: float, splits: dict[str, Pairs]) -> None:
+def test_on_the_whole_bank_the_promise_is_broken(kind: str, rate: float, splits: dict[str, Pairs]) -> None:
     """Training images are too near to a bank that holds their own patches."""
-    mean, error = realised(splits[f"not left out, {kind}"], rate)
+    mean, error = realised(splits[f"on the whole bank, {kind}"], rate)
     assert mean > 1.5 * rate + 3 * error
 
 

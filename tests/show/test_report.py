@@ -169,7 +169,7 @@ class TestPage:
     def test_rate_is_used(self, tmp_path: Path, made: Any) -> None:
         _, text = written(tmp_path, made, false_reject=0.5)
         assert f"The threshold {made.evaluation.result.threshold(0.5):.4g}" in text
-        assert "at most 50\N{NO-BREAK SPACE}% are rejected" in text
+        assert "about 50\N{NO-BREAK SPACE}% are rejected" in text
 
     def test_explanations_at_hand_are_used(
         self, tmp_path: Path, plain: tuple[WrittenReport, str], made: Any, monkeypatch: pytest.MonkeyPatch

@@ -124,7 +124,7 @@ def update(
     rescore: Annotated[
         bool,
         typer.Option(
-            help="Score earlier calibration images anew where their files are at hand; else their scores stay."
+            help="Score separate calibration images anew where their files are at hand; else their scores stay."
         ),
     ] = True,
     include_thumbnails: Thumbnails = True,
@@ -207,7 +207,7 @@ def _say(summary: dict[str, Any], json_output: bool, verb: str) -> None:
     typer.echo(
         f"{count} calibration scores: a false-reject rate down to {1 / (count + 1):.2%} can be promised."
         if count
-        else "No calibration: one image alone cannot be left out. Verdicts need --calibrate FOLDER."
+        else "No calibration: one image alone cannot be scored by others. Verdicts need --calibrate FOLDER."
     )
 
 

@@ -38,7 +38,7 @@ Calibrate = Annotated[
     str | None,
     typer.Option(
         help="Folder or address of good images that are not learned from, for the thresholds. Default: a validation set where "
-        "the layout has one, else every training image against the model less its own patches."
+        "the layout has one, else every training image by a bank that was chosen without it."
     ),
 ]
 Log = Annotated[str, typer.Option(help="Also log to tensorboard, mlflow or wandb, where it is installed.")]

@@ -99,7 +99,7 @@ def export_model(
     file_calibration, note = calibration, "the model's own"
     if calibration is not None and not exact:
         session = open_session(kind, form.only(model, EMBEDDING))
-        file_calibration, note = recalibrated(calibration, embedder.settings, bank, graph, session, progress)
+        file_calibration, note = recalibrated(calibration, embedder, bank, graph, session, progress)
         if file_calibration is not calibration:
             form.set_values(model, "good", np.sort(file_calibration.scores))
     outputs = [name for name in OUTPUTS if name != "p_value" or calibration is not None]

@@ -6,7 +6,8 @@ quantisation for OpenVINO.
 
 Such a network gives other scores, to good images too, and verdicts are right only where both sides of the comparison were
 measured alike. So the good images go through the exported network once more. The comparison with the bank, as the file holds
-it, is computed here by the graph, where an image's own rows can be left out as ``fit`` did.
+it, is computed here by the graph, with an image's own rows left out. The banks of cross-fitted scores are not kept: each score
+is multiplied by what this file makes of the image's score without its own rows, over what the model makes of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,17 @@ import torch
 from sapatchcore.data.images import read_thumbnail
 from sapatchcore.data.pixels import UInt8Array
 from sapatchcore.data.sources import Batch, Progress, read_image
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
 from sapatchcore.export.check import evenly_spread
 from sapatchcore.export.graph import BOUNDS, EMBEDDING, Graph
 from sapatchcore.export.metadata import INPUT
 from sapatchcore.export.onnx_file import copied, quiet
 from sapatchcore.export.runtime import Session, reason_of
-from sapatchcore.learning.calibrate import as_calibration
+from sapatchcore.learning.calibrate import as_calibration, rescored
 from sapatchcore.memory.bank import Bank
 from sapatchcore.result import gather_result
-from sapatchcore.score.calibration import Calibration
-from sapatchcore.settings import Settings
+from sapatchcore.score.calibration import CROSS_FITTED, SEPARATE, Calibration, Float32, rows_needed
 
 MOST = 64  # good images that int8's ranges are taken from
 _SMALL = 1024  # numbers: tensors with fewer stay in float32
@@ -149,7 +151,7 @@ def good_images(bank: Bank) -> Sequence[UInt8Array]:
 
 def recalibrated(
     calibration: Calibration,
-    settings: Settings,
+    embedder: Embedder,
     bank: Bank,
     graph: Graph,
     session: Session,
@@ -157,13 +159,18 @@ def recalibrated(
 ) -> tuple[Calibration, str]:
     """The calibration with the file's scores, where all of its images can be read, and a sentence about it.
 
-    graph: of the file. session: of the file, with the outputs ``graph.EMBEDDING``. progress: stage "calibrate".
+    embedder, bank: the model's. graph: of the file. session: of the file, with the outputs ``graph.EMBEDDING``. progress: stage
+    "calibrate".
     """
     files = [Path(name) for name in calibration.names]
     if missing := sum(not file.is_file() for file in files):
         return calibration, (
             f"the model's own, in float32, since {missing} of its {len(files)} images are not at hand: the promised rate does "
             "not hold exactly"
+        )
+    if calibration.source != SEPARATE and bank.fewest_left < rows_needed(calibration.image_score):
+        return calibration, (
+            "the model's own, in float32, since most of the bank comes from one image: the promised rate does not hold exactly"
         )
     scored = []
     for index, file in enumerate(files):
@@ -177,8 +184,23 @@ def recalibrated(
         scored.append((batch, [array.numpy() for array in arrays]))
         if progress is not None:
             progress("calibrate", index + 1, len(files))
-    result = gather_result(scored, settings)
-    return as_calibration(result, calibration.source, calibration.images, settings), "taken anew with this file"
+    result = gather_result(scored, embedder.settings)
+    fresh = as_calibration(result, calibration.source, calibration.images, embedder.settings, bank)
+    if calibration.source == CROSS_FITTED:
+        own_scores = rescored(calibration, range(len(calibration)), bank, embedder, None)
+        fresh = replace(
+            calibration,
+            **{
+                name: (getattr(calibration, name) * _ratio(getattr(fresh, name), getattr(own_scores, name)))
+                for name in ("scores", "local", "context", "peaks", "grids")
+            },
+        )
+    return fresh, "taken anew with this file"
+
+
+def _ratio(new: Float32, old: Float32) -> Float32:
+    """new / old, 1 where old is 0."""
+    return np.divide(new, old, out=np.ones_like(new), where=old > 0)
 
 
 def _network_nodes(model: Any) -> list[Any]:

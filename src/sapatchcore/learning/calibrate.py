@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,25 @@ from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.spill import Spill
+from sapatchcore.memory.coreset import choose
+from sapatchcore.memory.spill import Spill, bank_of
 from sapatchcore.memory.training import TrainingImage, TrainingImages, files_from_tensors, files_to_tensors
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
     ARRAYS,
-    LEAVE_ONE_OUT,
+    CROSS_FITTED,
     SEPARATE,
     Calibration,
+    concatenated,
     largest_values,
     rows_needed,
+    subset,
     with_scores,
 )
 from sapatchcore.settings import Settings
 
+FOLDS = 5
 CALIBRATION_NAMES, _CALIBRATION_SIZES = "calibration.name", "calibration.sizes"  # tensors of the model file
 # Of Calibration's arrays, those of whole numbers: 32 bits in the file, which no bank exceeds.
 _WHOLE = ("images", "rows")
@@ -40,38 +45,86 @@ def separate(bank: Bank, embedder: Embedder, sources: Sources, progress: Progres
     images, total = sources
     scored = ((batch, score_patches(patches, bank, embedder.settings)) for batch, patches in embedder.patches(images))
     result = gather_result(scored, embedder.settings, total=total, progress=progress, stage="calibrate")
-    return as_calibration(result, SEPARATE, np.full(len(result), -1, np.int64), embedder.settings)
+    return as_calibration(result, SEPARATE, np.full(len(result), -1, np.int64), embedder.settings, bank)
 
 
-def leave_one_out(
+def folds_of(images: int) -> int:
+    """Into how many folds so many training images part: image i is in fold i modulo their number."""
+    return min(FOLDS, images)
+
+
+def cross_fitted(
+    x: torch.Tensor, spill: Spill, settings: Settings, whole: Bank, progress: Progress | None = None
+) -> Calibration | None:
+    """Every training image, scored by a bank that was chosen without its fold, with as many rows as the ``whole`` one.
+
+    x: (n·p, dimensions), projected patches of the n images that ``spill`` holds. progress: stage "calibrate"; done counts patches
+    chosen and images scored.
+
+    None where there is one image, or too few rows.
+    """
+    n, p, count = spill.images, spill.patches_per_image, len(whole.rows)
+    folds = folds_of(n)
+    if folds < 2 or count < rows_needed(settings.image_score):
+        return None
+    found, steps = [], 0
+
+    def report(done: int) -> None:
+        if progress is not None:
+            with torch.inference_mode(False):  # a caller's code, called from inside the choice
+                progress("calibrate", steps + done, folds * count + n)
+
+    for fold in range(folds):
+        others = outside(fold, folds, n, p)
+        coreset = choose(x, min(count, len(others)), seed=settings.seed, among=others, progress=report)
+        steps += count
+        bank = bank_of(coreset, spill, whole.training, settings.search, x.device)
+        numbers = range(fold, n, folds)
+        found.append(scored_by_others(bank, spill, settings, numbers, numbers, whole.training, report))
+        steps += len(numbers)
+    return in_order(found)
+
+
+def outside(fold: int, folds: int, images: int, patches_per_image: int) -> torch.Tensor:
+    """(r,) int64: the rows, numbered through all ``images``, of those that are not in ``fold``."""
+    kept = torch.arange(images) % folds != fold
+    return torch.arange(images * patches_per_image)[kept.repeat_interleave(patches_per_image)]
+
+
+def scored_by_others(
     bank: Bank,
     spill: Spill,
     settings: Settings,
+    at: Sequence[int],
     numbers: Sequence[int],
     images: Sequence[TrainingImage],
-    progress: Progress | None = None,
-) -> Calibration | None:
-    """The training images whose patches ``spill`` holds, each compared with the bank without its own rows.
+    progress: Callable[[int], None] | None = None,
+) -> Calibration:
+    """One fold's images against the ``bank`` of all other folds.
 
-    numbers: of each of them among all training images. images: what is kept of them, in the same order.
-
-    None where too few rows would be left.
+    at: their numbers in ``spill``. numbers: their numbers among all training images. images: what is kept of each, by ``at``.
+    progress: called with the images scored so far.
     """
-    if bank.fewest_left < rows_needed(settings.image_score):
-        return None
 
     def scored() -> Iterator[tuple[Batch, tuple[npt.NDArray[Any], ...]]]:
         done = 0
-        for patches in spill.images_again(settings.batch_size, bank.rows.device):
-            here = slice(done, done + len(patches.local))
-            names, sizes = tuple(image.name for image in images[here]), tuple(image.size for image in images[here])
+        for patches in spill.images_again(at, settings.batch_size, bank.rows.device):
+            here = [images[index] for index in at[done : done + len(patches.local)]]
             no_pixels = np.empty((0, 0, 0, 3), np.uint8)  # they were embedded before
-            excluded = torch.tensor(numbers[here])
-            yield Batch(names, sizes, no_pixels), score_patches(patches, bank, settings, excluded)
-            done = here.stop
+            batch = Batch(tuple(image.name for image in here), tuple(image.size for image in here), no_pixels)
+            yield batch, score_patches(patches, bank, settings)
+            done += len(here)
+            if progress is not None:
+                progress(done)
 
-    result = gather_result(scored(), settings, total=spill.images, progress=progress, stage="calibrate")
-    return as_calibration(result, LEAVE_ONE_OUT, np.array(numbers, np.int64), settings)
+    result = gather_result(scored(), settings, total=len(at))
+    return as_calibration(result, CROSS_FITTED, np.array(numbers, np.int64), settings, bank)
+
+
+def in_order(folds: Sequence[Calibration]) -> Calibration:
+    """The parts of a cross-fitted calibration as one, in the order of the training images."""
+    whole = reduce(concatenated, folds)
+    return subset(whole, whole.images.argsort())
 
 
 def rescored(
@@ -89,12 +142,19 @@ def rescored(
         done += len(batch.names)
         if progress is not None:
             progress("calibrate", done, len(at_hand))
-    fresh = as_calibration(gather_result(scored, settings), calibration.source, images, settings)
+    fresh = as_calibration(gather_result(scored, settings), calibration.source, images, settings, bank)
     return with_scores(calibration, at_hand, fresh)
 
 
-def as_calibration(result: Result, source: str, images: npt.NDArray[np.int64], settings: Settings) -> Calibration:
-    """Scored good images as a calibration. source, images: as of Calibration. settings: that they were scored with."""
+def as_calibration(
+    result: Result, source: str, images: npt.NDArray[np.int64], settings: Settings, bank: Bank | None = None
+) -> Calibration:
+    """Scored good images as a calibration.
+
+    source, images: as of Calibration. settings: that they were scored with. bank: too; where the source is CROSS_FITTED, which
+    keeps the image that each row came from.
+    """
+    rows = result.neighbours if bank is None or source != CROSS_FITTED else bank.images.numpy()[result.neighbours]
     return Calibration(
         source=source,
         names=result.paths,
@@ -104,7 +164,7 @@ def as_calibration(result: Result, source: str, images: npt.NDArray[np.int64], s
         context=result.context_patches.max((1, 2)),
         peaks=largest_values(result.patch_scores, result.sizes, result.resize, result.crop),
         grids=result.patch_scores,
-        rows=result.neighbours,
+        rows=rows,
         sizes=result.sizes,
         image_score=settings.image_score,
         neighbors=settings.neighbors,
@@ -129,7 +189,7 @@ def calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Tens
     arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in ARRAYS}
     arrays |= {name: arrays[name].to(torch.int32) for name in _WHOLE}
     tensors = {f"calibration.{name}": value for name, value in arrays.items()}
-    if calibration.source == LEAVE_ONE_OUT:  # training images: their names and sizes are in the file
+    if calibration.source != SEPARATE:  # training images: their names and sizes are in the file
         return tensors
     names, sizes = Texts.of(calibration.names), Sizes.of(calibration.sizes)
     return {
@@ -168,7 +228,7 @@ def _calibration_images(
     tensors: Mapping[str, torch.Tensor], source: str, images: npt.NDArray[Any], training: TrainingImages
 ) -> tuple[Sequence[str], Sequence[Size]]:
     """Names and sizes of the images of a calibration; images: the number of each among the training images."""
-    if source != LEAVE_ONE_OUT:
+    if source == SEPARATE:
         names, sizes = Texts(files_from_tensors(CALIBRATION_NAMES, tensors)), Sizes(tensors[_CALIBRATION_SIZES].numpy())
         names.check()
         sizes.check()

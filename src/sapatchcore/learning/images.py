@@ -16,16 +16,19 @@ from sapatchcore.data.sources import Images, Progress, Sources, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import DataError
-from sapatchcore.learning.calibrate import leave_one_out, rescored, separate
+from sapatchcore.learning.calibrate import as_calibration, rescored, separate
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import projection_of
 from sapatchcore.memory.growth import Growth, without_image
 from sapatchcore.memory.search.brute_force import nearest
-from sapatchcore.memory.spill import Spill
 from sapatchcore.memory.training import training_images
+from sapatchcore.result import gather_result
+from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
+    CROSS_FITTED,
     LEAVE_ONE_OUT,
     REWEIGHTED,
+    SEPARATE,
     Calibrated,
     Calibration,
     concatenated,
@@ -71,10 +74,12 @@ class Updatable(Calibrated):
     ) -> Self:
         """Learn more good images: patches farther from the bank than its covering radius join it.
 
-        Calibration goes on as it was made. Where it came from the training images, the new ones are scored without their
-        own patches. Images of before are scored anew where their files are at hand; where not, their scores stay: the bank
-        grew, so they are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the
-        scores of before without looking for files.
+        Calibration goes on as it was made. Where it came from the training images, their scores stay, and the new images join
+        with the scores that the bank of before gives them: of images that it had not learned from. So no threshold falls
+        because of what was learned, and no good image that was accepted is rejected for it. Where it came from separate
+        images, these are scored anew, as far as their files are at hand; where not, their scores stay: the bank grew, so they
+        are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the scores of before
+        without looking for files.
 
         Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
         """
@@ -115,28 +120,31 @@ def add_images(
 ) -> tuple[Bank, Calibration | None]:
     """``bank`` and its calibration after more good images; as SAPatchCore.update. apart: good images to calibrate with alone."""
     projection = projection_of(embedder.settings, embedder.network)
-    growth, first = Growth(bank, projection), len(bank.training)
+    growth, settings, scored = Growth(bank, projection), embedder.settings, []
     learned = {image.name for image in bank.training}
-    with Spill() as spill:
-        for batch, patches in embedder.patches(sources[0], _first_unused(bank)):
-            _refuse_learned(learned, batch.names)
-            growth.add(patches, training_images(batch))
-            spill.append(patches)
-            if progress is not None:
-                progress("embed", spill.images, sources[1])
-        if not spill.images:
-            raise DataError("No image to learn from was given. Give at least one good image.")
-        bank = growth.bank()
-        if apart is not None:
-            return bank, separate(bank, embedder, apart, progress)
-        if calibration is not None:
-            before = range(len(calibration)) if rescore else ()
-            calibration = rescored(upper_bounds(calibration), before, bank, embedder, progress)
-        if calibration is None or calibration.source == LEAVE_ONE_OUT:
-            numbers, added = range(first, len(bank.training)), bank.training[first:]
-            new = leave_one_out(bank, spill, embedder.settings, numbers, added, progress)
-            calibration = concatenated(calibration, new)
-    return bank, calibration
+    join = apart is None and (calibration is None or calibration.source != SEPARATE)
+    join = join and len(bank.rows) >= rows_needed(settings.image_score)
+    for batch, patches in embedder.patches(sources[0], _first_unused(bank)):
+        _refuse_learned(learned, batch.names)
+        if join:
+            scored.append((batch, score_patches(patches, bank, settings)))
+        growth.add(patches, training_images(batch))
+        if progress is not None:
+            progress("embed", growth.images, sources[1])
+    if not growth.images:
+        raise DataError("No image to learn from was given. Give at least one good image.")
+    grown = growth.bank()
+    if apart is not None:
+        return grown, separate(grown, embedder, apart, progress)
+    if join:
+        source = CROSS_FITTED if calibration is None else calibration.source
+        numbers = np.arange(len(bank.training), len(grown.training))
+        new = as_calibration(gather_result(scored, settings), source, numbers, settings, bank)
+        return grown, new if calibration is None else concatenated(calibration, new)
+    if calibration is not None:
+        before = range(len(calibration)) if rescore else ()
+        calibration = rescored(upper_bounds(calibration), before, grown, embedder, progress)
+    return grown, calibration
 
 
 def remove_image(
@@ -159,29 +167,38 @@ def _raised(
 
     before, after: the bank with and without the image. Also returns the indices of the images whose scores may have grown:
     those are upper bounds now. By the triangle inequality a patch whose nearest row r goes is at most |r − r'| farther from
-    a row r' that is left; that is wide, but it holds.
+    a row r' that is left; that is wide, but it holds. Of cross-fitted scores r itself is not kept; but every patch that was
+    learned from lies within the covering radius of a row that is left, in the projection.
     """
-    calibration = subset(calibration, calibration.images != number)
+    calibration = subset(calibration, np.flatnonzero(calibration.images != number))
     if not len(calibration) or (
         calibration.source == LEAVE_ONE_OUT and after.fewest_left < rows_needed(calibration.image_score)
     ):
         return None, []
-    gone = (before.images == number).numpy()
-    new_row = np.cumsum(~gone) - 1  # of each row that stays
+    crossed = calibration.source == CROSS_FITTED
+    gone = np.arange(len(before.training)) == number if crossed else (before.images == number).numpy()
+    new_row = np.cumsum(~gone) - 1  # of each row, or image, that stays
     rows_before = calibration.rows
     touched = gone[rows_before]  # (n, h, w)
     grew = touched.any((1, 2))
-    if calibration.image_score == REWEIGHTED and gone.any():  # wherever a row goes, weights may grow
+    fewer = len(after.rows) < len(before.rows)
+    if calibration.image_score == REWEIGHTED and fewer:  # wherever a row goes, weights may grow
         calibration, grew = upper_bounds(calibration), np.ones(len(calibration), np.bool_)
     images = np.where(calibration.images > number, calibration.images - 1, calibration.images)
-    calibration = replace(calibration, images=images, rows=new_row[rows_before])
+    rows = new_row[rows_before]
+    if crossed:  # from none that is left: from its own image, which no score is measured from
+        rows[touched] = images[touched.nonzero()[0]]
+    calibration = replace(calibration, images=images, rows=rows)
     for i in np.flatnonzero(touched.any((1, 2))).tolist():
         where, before_max = touched[i], float(calibration.grids[i].max())
-        removed, patch = np.unique(rows_before[i][where], return_inverse=True)
-        excluded = torch.full((len(removed),), int(images[i]), device=after.rows.device)
-        farther, found = nearest(before.rows[torch.from_numpy(removed)], after.rows, 1, excluded, after.groups)
-        calibration.rows[i][where] = found[:, 0].cpu().numpy()[patch]
-        calibration.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
+        if crossed:
+            calibration.grids[i][where] += after.radius + after.loosened
+        else:
+            removed, patch = np.unique(rows_before[i][where], return_inverse=True)
+            excluded = torch.full((len(removed),), int(images[i]), device=after.rows.device)
+            farther, found = nearest(before.rows[torch.from_numpy(removed)], after.rows, 1, excluded, after.groups)
+            calibration.rows[i][where] = found[:, 0].cpu().numpy()[patch]
+            calibration.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
         calibration.scores[i] = calibration.grids[i].max()
         growth = float(calibration.scores[i]) / max(before_max, 1e-12)
         for part in (calibration.local, calibration.context):  # no bounds, but levels: both grow alike
@@ -189,6 +206,8 @@ def _raised(
         calibration.peaks[i] = largest_values(
             calibration.grids[i : i + 1], calibration.sizes[i : i + 1], settings.resize, settings.crop
         )[0]
+    if calibration.source != SEPARATE and after.fewest_left < rows_needed(calibration.image_score):
+        return calibration, []  # too few rows are left to score an image anew without its own
     return calibration, np.flatnonzero(grew).tolist()
 
 

@@ -18,6 +18,8 @@ from sapatchcore.memory.training import TrainingImage
 # processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
 _TOGETHER = 16_000_000
 
+Search = Literal["exact", "float16", "int8", "faiss"]
+
 
 class Index(Protocol):
     """What finds the nearest row of a bank: exact, in a quantised copy, or approximate."""
@@ -44,7 +46,7 @@ class Bank:
     grid: tuple[int, int]
     radius: float = 0.0
     loosened: float = 0.0
-    search: Literal["exact", "float16", "int8", "faiss"] = "exact"
+    search: Search = "exact"
 
     @cached_property
     def index(self) -> Index:

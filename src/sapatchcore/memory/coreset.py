@@ -98,27 +98,36 @@ def greedy_coreset(
 
 
 @torch.inference_mode()
-def choose(x: torch.Tensor, count: int, *, seed: int, progress: Callable[[int], None] | None = None) -> Coreset:
+def choose(
+    x: torch.Tensor,
+    count: int,
+    *,
+    seed: int,
+    among: torch.Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Coreset:
     """Choose ``count`` rows of ``x`` by exact greedy k-center selection.
 
     Args:
         x: (n, d) float32, on any device; the work stays there. It is neither changed nor copied as a whole.
         count: how many rows to choose, 1 to n.
         seed: draws the first centre.
+        among: (r,) int64, distinct: the rows to choose from, and to cover; None for all.
         progress: called with the number of centres chosen so far, now and then.
 
     Raises:
-        SettingsError: ``count`` is outside 1 to n.
+        SettingsError: ``count`` is outside 1 to n, or to r.
     """
-    n = len(x)
+    n = len(x) if among is None else len(among)
     if not 1 <= count <= n:
         raise SettingsError(f"The coreset's size must be in 1 to {n}, the number of patches. Got {count}.")
     random = np.random.default_rng(seed)
     pick = int(random.integers(n))
+    pick = pick if among is None else int(among[pick])
     mean = x.mean(0)  # taken off below: distances stay, and |x|² + |c|² − 2x·c loses fewer digits
-    blocks = blocks_of(x, mean, random)
+    blocks = blocks_of(x, mean, random, among)
     bounds = [(-np.inf, b) for b in range(len(blocks))]  # (−largest squared distance, block): a heap, largest first
-    distance = torch.full((n,), torch.inf, device=x.device)  # squared, to the centres that the patch's block has seen
+    distance = torch.full((len(x),), torch.inf, device=x.device)  # squared, to the centres its block has seen
     centres = torch.empty(count, x.shape[1], device=x.device)
     norms = torch.empty(count, device=x.device)
     chosen = torch.empty(count, dtype=torch.int64)
@@ -162,18 +171,21 @@ def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:
     return max(float(torch.cdist(rows, centres).amin(1).max()) for rows in x.split(4096))
 
 
-def blocks_of(x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator) -> list[Block]:
-    """Blocks of about BLOCK rows that lie close together.
+def blocks_of(
+    x: torch.Tensor, mean: torch.Tensor, random: np.random.Generator, among: torch.Tensor | None = None
+) -> list[Block]:
+    """Blocks of about BLOCK rows that lie close together. among: (r,) int64, these rows alone.
 
     What is large is made once and used again: made anew each time, between small results that stay, it would take new room
     of the heap each time, more than a gigabyte for four million rows.
     """
-    blocks, buffer = [], x.new_empty(min(len(x), BLOCK), x.shape[1])
-    for group in _close(x, mean, random, torch.arange(len(x), device=x.device)):
-        for rows in group.split(BLOCK):
-            points = torch.index_select(x, 0, rows, out=buffer[: len(rows)]).sub_(mean)
+    rows = torch.arange(len(x), device=x.device) if among is None else among.to(x.device)
+    blocks, buffer = [], x.new_empty(min(len(rows), BLOCK), x.shape[1])
+    for group in _close(x, mean, random, rows):
+        for some in group.split(BLOCK):
+            points = torch.index_select(x, 0, some, out=buffer[: len(some)]).sub_(mean)
             middle = points.mean(0)
-            blocks.append(Block(rows, middle, float(points.sub_(middle).square_().sum(1).max().sqrt())))
+            blocks.append(Block(some, middle, float(points.sub_(middle).square_().sum(1).max().sqrt())))
     return blocks
 
 

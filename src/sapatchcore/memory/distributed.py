@@ -48,12 +48,15 @@ class Frontier:
     """What each share holds: how far its patches are from the centres."""
 
     @torch.inference_mode()
-    def __init__(self, x: torch.Tensor, share: int) -> None:
-        """x: (n, d) float32, projected patches; neither changed nor copied as a whole. share: its number."""
+    def __init__(self, x: torch.Tensor, share: int, among: torch.Tensor | None = None) -> None:
+        """x: (n, d) float32, projected patches; neither changed nor copied as a whole. share: its number. among: (r,) int64,
+        the rows to choose from, and to cover; None for all."""
         self._x, self._share = x, share
         self._mean = x.mean(0)  # subtracted below: |x|² + |c|² − 2x·c then loses fewer digits
-        self._blocks = blocks_of(x, self._mean, np.random.default_rng(0))
-        self._squared = torch.full((len(x),), torch.inf, device=x.device)
+        rows = torch.arange(len(x)) if among is None else among
+        self._blocks = blocks_of(x, self._mean, np.random.default_rng(0), rows) if len(rows) else []
+        self._squared = torch.full((len(x),), -torch.inf, device=x.device)
+        self._squared[rows.to(x.device)] = torch.inf
         self.met = 0  # rounds of centres taken in so far
 
     @torch.inference_mode()
@@ -100,6 +103,11 @@ class Choice:
         self._count = count
         self._rounds: list[Centres] = []
         self.chosen = 0
+
+    @property
+    def missing(self) -> int:
+        """How many centres are still to choose."""
+        return self._count - self.chosen
 
     def begin(self, share: int, row: int, projected: torch.Tensor) -> Centres:
         """The first centre, which is drawn at random, as a round. projected: (d,)."""

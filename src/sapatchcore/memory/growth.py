@@ -32,6 +32,11 @@ class Growth:
         self._cells: list[int] = []
         self._training = list(bank.training)
 
+    @property
+    def images(self) -> int:
+        """How many were added."""
+        return len(self._training) - len(self._bank.training)
+
     @torch.inference_mode()
     def add(self, patches: Patches, training: Sequence[TrainingImage]) -> None:
         """Take n more images in: ``patches`` of them, and what is kept of each."""

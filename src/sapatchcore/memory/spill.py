@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,9 @@ import torch
 
 from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import DataError
+from sapatchcore.memory.bank import Bank, Search
+from sapatchcore.memory.coreset import Coreset
+from sapatchcore.memory.training import TrainingImage, pictured
 
 Float32 = npt.NDArray[np.float32]
 
@@ -82,15 +85,16 @@ class Spill:
             self._read_into(out[at, c2:], image * stride + 4 * (patches * c2 + int(self._cell[patch]) * c3))
         return torch.from_numpy(out)
 
-    def images_again(self, together: int, device: torch.device) -> Iterator[Patches]:
-        """All images in their order, ``together`` at a time, as they were appended, on ``device``."""
+    def images_again(self, images: Sequence[int], together: int, device: torch.device) -> Iterator[Patches]:
+        """``images``, numbers in the order in which they were appended, ``together`` at a time, on ``device``."""
         (patches, c2), (cells, c3) = self._shapes
-        for first in range(0, self._images, together):
-            count = min(together, self._images - first)
-            both = np.empty((count, patches * c2 + cells * c3), dtype=np.float32)
-            self._read_into(both, first * both.itemsize * both.shape[1])
-            local = both[:, : patches * c2].reshape(count, patches, c2)
-            context = both[:, patches * c2 :].reshape(count, cells, c3)
+        for first in range(0, len(images), together):
+            some = images[first : first + together]
+            both = np.empty((len(some), patches * c2 + cells * c3), dtype=np.float32)
+            for one, image in zip(both, some, strict=True):
+                self._read_into(one, image * one.nbytes)
+            local = both[:, : patches * c2].reshape(len(some), patches, c2)
+            context = both[:, patches * c2 :].reshape(len(some), cells, c3)
             yield Patches(
                 torch.from_numpy(local).to(device),
                 torch.from_numpy(context).to(device),
@@ -108,6 +112,16 @@ class Spill:
                     "The temporary file of the training embeddings was cut off while fit ran. Run fit again."
                 )
             view = view[got:]
+
+
+def bank_of(
+    coreset: Coreset, spill: Spill, training: Sequence[TrainingImage], search: Search, device: torch.device
+) -> Bank:
+    """The patches that ``coreset`` chose of all in ``spill``, with all their numbers. training: the images in ``spill``; pictures
+    are kept of those alone that a row comes from."""
+    rows = spill.read(coreset.rows).to(device)
+    images, cells = coreset.rows // spill.patches_per_image, coreset.rows % spill.patches_per_image
+    return Bank(rows, images, cells, pictured(training, images), spill.grid, coreset.radius, search=search)
 
 
 class GrowingRows:

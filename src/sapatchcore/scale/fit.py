@@ -19,7 +19,9 @@ from sapatchcore.data.remote import is_address
 from sapatchcore.data.sources import ImageSource, Progress, as_sources
 from sapatchcore.datasets.folders import training_images, validation_images
 from sapatchcore.errors import ModelFileError
+from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
+from sapatchcore.score.calibration import rows_needed
 from sapatchcore.settings import Settings, settings_from
 
 if TYPE_CHECKING:
@@ -95,15 +97,15 @@ def fit(
             .remote(folder, "scale.share", "ShareWorker", f"assignments-{run_id}", number)
             for number in range(workers)
         ]
-        stages = _Stages(settings, coordinator, assignments, share_actors, [train_names, apart_names], progress)
-        return stages.run(str(path), total, apart, (include_weights, include_thumbnails))
+        stages = _Stages(settings, coordinator, assignments, share_actors, [train_names, apart_names], total, progress)
+        return stages.run(str(path), apart, (include_weights, include_thumbnails))
 
 
 @dataclass
 class _Stages:
     """The stages of a fit, each asked of all shares.
 
-    names: references to the names of the images to learn from, and of those to calibrate with.
+    names: references to the names of the images to learn from, and of those to calibrate with. total: images to learn from.
     """
 
     settings: Settings
@@ -111,46 +113,68 @@ class _Stages:
     assignments: ActorHandle
     shares: list[ActorHandle]
     names: list[ObjectRef]
+    total: int
     progress: Progress | None
 
-    def run(self, path: str, total: int, apart: int, include: tuple[bool, bool]) -> dict[str, Any]:
+    def run(self, path: str, apart: int, include: tuple[bool, bool]) -> dict[str, Any]:
         """All stages; what FitCoordinator.write says of the model file.
 
-        total, apart: images to learn from, and to calibrate with. include: the weights, the thumbnails.
+        apart: images to calibrate with. include: the weights, the thumbnails.
         """
         import ray
 
         learned = self._call_all("learn")
-        self._wait_for(learned, "embed", total)
+        self._wait_for(learned, "embed", self.total)
         patches_per_image, grid = ray.get(learned[0])
-        count = max(1, int(self.settings.coreset_ratio * total * patches_per_image + 1e-9))  # as SAPatchCore.fit
-        rounds = self._choose(count, patches_per_image)
+        count = max(1, int(self.settings.coreset_ratio * self.total * patches_per_image + 1e-9))  # as SAPatchCore.fit
+        rounds = self._choose(-1, count, patches_per_image)
         kept = self._call_all("kept", self.coordinator.call.remote("centres"))
-        radii = self._call_all("radius", rounds)
+        radii = self._call_all("radius", -1, rounds)
         bank = self.coordinator.call.remote("bank", grid, *kept)
-        calibrations = self._call_all("separate" if apart else "leave_one_out", bank)
-        self._wait_for(calibrations, "calibrate", apart or total)
+        ray.get(radii)
+        if apart:
+            calibrations = self._call_all("separate", bank)
+            self._wait_for(calibrations, "calibrate", apart)
+        else:
+            calibrations = self._cross_fitted(count, patches_per_image, grid)
         answers = [kept, radii, self._call_all("sizes"), calibrations]
         summary: dict[str, Any] = ray.get(
             self.coordinator.call.remote("write", path, include, bank, self.names, answers)
         )
         return summary
 
-    def _choose(self, count: int, patches_per_image: int) -> list[ObjectRef]:
-        """References to the rounds of centres, ``count`` in all."""
+    def _cross_fitted(self, count: int, patches_per_image: int, grid: tuple[int, int]) -> list[ObjectRef]:
+        """References to each share's part of the calibration, fold by fold; none where there can be none."""
+        found: list[ObjectRef] = []
+        folds = folds_of(self.total)
+        if folds < 2 or count < rows_needed(self.settings.image_score):
+            return found
+        for fold in range(folds):
+            self._choose(fold, count, patches_per_image)
+            kept = self._call_all("kept", self.coordinator.call.remote("centres"))
+            bank = self.coordinator.call.remote("bank", grid, *kept)
+            found += self._call_all("cross_fitted", fold, bank)
+        self._wait_for(found, "calibrate", self.total)
+        return found
+
+    def _choose(self, fold: int, count: int, patches_per_image: int) -> list[ObjectRef]:
+        """References to the rounds of centres, ``count`` in all. fold: whose images do not count, -1 for none."""
         import ray
 
-        share, row = ray.get(self.coordinator.call.remote("first", count, patches_per_image))
+        share, row, count = ray.get(self.coordinator.call.remote("first", fold, count, patches_per_image))
         point = self.shares[share].call.remote("point", row)
-        rounds, chosen = [self.coordinator.call.remote("begin", share, row, point)], 1
+        rounds, missing = [self.coordinator.call.remote("begin", share, row, point)], count - 1
         shown = max(FEWEST_CANDIDATES, CANDIDATES // len(self.shares))
-        while chosen < count:
-            candidates = self._call_all("candidates", rounds, shown)
+        while missing:
+            candidates = self._call_all("candidates", fold, rounds, shown)
             centres, number = self.coordinator.call.options(num_returns=2).remote("choose_among", *candidates)
             rounds.append(centres)
-            chosen = ray.get(number)
-            if self.progress is not None:
-                self.progress("coreset", chosen, count)
+            missing = ray.get(number)
+            if self.progress is not None and fold < 0:
+                self.progress("coreset", count - missing, count)
+            elif self.progress is not None:
+                done = ray.get(self.assignments.done.remote("calibrate"))
+                self.progress("calibrate", min(done, self.total), self.total)
         return rounds
 
     def _call_all(self, method: str, *arguments: object) -> list[ObjectRef]:
@@ -180,7 +204,7 @@ class TrainingListing:
             self._apart = _texts(as_sources(calibrate, all_images)[0])
 
     def counts(self) -> tuple[int, int]:
-        """How many images to learn from, and to calibrate with; the latter 0 for leave-one-out."""
+        """How many images to learn from, and to calibrate with; the latter 0 for cross-fitting."""
         return len(self._train), len(self._apart)
 
     def train(self, shares: int) -> list[Texts]:

@@ -17,17 +17,20 @@ import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.patches import Embedder
+from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.spill import mapped
 from sapatchcore.memory.training import TrainingImages
 from sapatchcore.model_file import to_stored, write_model
 from sapatchcore.scale.share import BankArrays, FitTask, KeptPatches, ShareCalibration
-from sapatchcore.score.calibration import ARRAYS, SEPARATE, Calibration
+from sapatchcore.score.calibration import ARRAYS, CROSS_FITTED, SEPARATE, Calibration
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+
+Int64 = npt.NDArray[np.int64]
 
 
 class FitCoordinator:
@@ -42,22 +45,28 @@ class FitCoordinator:
         """What every share is told, and None as a second return value to wait for. total: images to learn from."""
         self._total, self._shares = total, shares
         weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
-        return FitTask(self._options, weights, threads, shares), None
+        return FitTask(self._options, weights, threads, shares, total), None
 
-    def first(self, count: int, patches_per_image: int) -> tuple[int, int]:
-        """(share, row) of the first of ``count`` centres: the patch that one machine would draw."""
-        self._choice, self._patches_per_image = Choice(count), patches_per_image
+    def first(self, fold: int, count: int, patches_per_image: int) -> tuple[int, int, int]:
+        """(share, row) of the first centre, the patch that one machine would draw, and how many centres there will be: ``count``,
+        or as many as there are patches. fold: whose images do not count, -1 for none."""
+        folds = folds_of(self._total)
+        images = self._total - (0 if fold < 0 else len(range(fold, self._total, folds)))
+        self._choice, self._patches_per_image = Choice(min(count, images * patches_per_image)), patches_per_image
         random = np.random.default_rng(self._embedder.settings.seed)
-        image, cell = divmod(int(random.integers(self._total * patches_per_image)), patches_per_image)
-        return image % self._shares, image // self._shares * patches_per_image + cell
+        image, cell = divmod(int(random.integers(images * patches_per_image)), patches_per_image)
+        if fold >= 0:  # the image-th of those that count
+            turn, place = divmod(image, folds - 1)
+            image = turn * folds + place + (place >= fold)
+        return image % self._shares, image // self._shares * patches_per_image + cell, self._choice.missing
 
     def begin(self, share: int, row: int, projected: torch.Tensor) -> Centres:
         """The first centre, as a round."""
         return self._choice.begin(share, row, projected)
 
     def choose_among(self, *candidates: Candidates) -> tuple[Centres, int]:
-        """The next round of centres, and how many there are by then. candidates: of each share."""
-        return self._choice.among(candidates), self._choice.chosen
+        """The next round of centres, and how many are still to choose. candidates: of each share."""
+        return self._choice.among(candidates), self._choice.missing
 
     def centres(self) -> Centres:
         """All of them, in the order of choice."""
@@ -85,7 +94,7 @@ class FitCoordinator:
 
         include: whether the network's weights and the training images' thumbnails go into it. names: references to the names
         of the images to learn from, and of those to calibrate with. answers: references to what every share returned from
-        ``kept``, ``radius``, ``sizes``, and ``leave_one_out`` or ``separate``.
+        ``kept``, ``radius``, ``sizes``, and ``cross_fitted`` of each fold, one after another, or ``separate``.
 
         Raises ModelFileError where it cannot be written.
         """
@@ -96,7 +105,12 @@ class FitCoordinator:
         thumbnails = {number: file for one in kept for number, file in one.thumbnails.items()}
         training = TrainingImages(
             on_disk(ray.get(names[0])),
-            Sizes(interleaved(self._total, len(sizes), (ray.get(one).array for one in sizes))),
+            Sizes(
+                scattered(
+                    self._total,
+                    ((np.arange(at, self._total, len(sizes)), ray.get(one).array) for at, one in enumerate(sizes)),
+                )
+            ),
             packed_thumbnails(self._total, thumbnails),
         )
         bank: Bank = replace(made.bank(torch.device("cpu")), training=training, radius=max(radii))
@@ -118,19 +132,23 @@ class FitCoordinator:
         """
         import ray
 
-        first: ShareCalibration | None = ray.get(parts[0])
-        if first is None:
+        if not parts:
             return None
-        separate = first.source == SEPARATE
-        names: Texts = on_disk(ray.get(apart)) if separate else training.names
-        parts = parts[: len(names)]  # fewer images than shares: the other shares have none
+        texts: Texts = ray.get(apart)
+        separate = len(texts) > 0
+        names = on_disk(texts) if separate else training.names
+        if separate:  # image i of them is in share i modulo the number of shares
+            rows = [np.arange(share, len(names), self._shares) for share in range(len(parts))]
+        else:
+            rows = [np.empty(0, np.int64) if one is None else one.arrays["images"] for one in map(ray.get, parts)]
+        there = [(part, at) for part, at in zip(parts, rows, strict=True) if len(at)]
 
         def whole(array_of: Callable[[ShareCalibration], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-            return interleaved(len(names), len(parts), (array_of(ray.get(one)) for one in parts))
+            return scattered(len(names), ((at, array_of(ray.get(part))) for part, at in there))
 
         arrays: dict[str, Any] = {name: whole(lambda one, name=name: one.arrays[name]) for name in ARRAYS}  # type: ignore[misc]
         return Calibration(
-            source=first.source,
+            source=SEPARATE if separate else CROSS_FITTED,
             names=names,
             sizes=Sizes(whole(lambda one: one.sizes.array)) if separate else training.sizes,
             image_score=self._embedder.settings.image_score,
@@ -139,17 +157,17 @@ class FitCoordinator:
         )
 
 
-def interleaved(total: int, shares: int, parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """One mapped array (total, …): part i of n ``shares`` holds the items i, i + n, i + 2n, …
+def scattered(total: int, parts: Iterable[tuple[Int64, npt.NDArray[Any]]]) -> npt.NDArray[Any]:
+    """One mapped array (total, …) of parts (k, …), each with the (k,) indices where its items belong.
 
     Integers become the model file's 32-bit ones. One part at a time is in memory.
     """
-    out = np.empty(0)
-    for number, part in enumerate(parts):
-        if number == 0:
+    out: npt.NDArray[Any] | None = None
+    for at, part in parts:
+        if out is None:
             out = mapped((total, *part.shape[1:]), np.int32 if part.dtype.kind == "i" else part.dtype)
-        out[number::shares] = part
-    return out
+        out[at] = part
+    return np.empty(0) if out is None else out
 
 
 def on_disk(texts: Texts) -> Texts:

@@ -17,7 +17,7 @@ import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.learning.calibrate import leave_one_out, separate
+from sapatchcore.learning.calibrate import folds_of, scored_by_others, separate
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import projection_of
 from sapatchcore.memory.distributed import Candidates, Centres, Frontier
@@ -41,13 +41,14 @@ class FitTask:
     """What is the same for every share.
 
     options: of settings.py, those that were given. weights: the network's tensors as arrays, found once, so that other
-    machines need no copy. threads: to compute with. shares: their number.
+    machines need no copy. threads: to compute with. shares: their number. total: images to learn from.
     """
 
     options: dict[str, Any]
     weights: dict[str, npt.NDArray[Any]]
     threads: int
     shares: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class BankArrays:
 class ShareCalibration:
     """A share's part of the calibration, without names.
 
-    arrays: as of Calibration, by name; other processes read them where they lie. source: LEAVE_ONE_OUT or SEPARATE.
+    arrays: as of Calibration, by name; other processes read them where they lie. source: CROSS_FITTED or SEPARATE.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -110,8 +111,8 @@ class ShareWorker:
         task_reference, names, self._apart = ray.get(self._assignments.of.remote(number))
         task: FitTask = ray.get(task_reference)
         self._names: Texts = ray.get(names)
-        self._number, self._shares = number, task.shares
-        self._reported = 0.0
+        self._number, self._shares, self._total = number, task.shares, task.total
+        self._reported, self._scored = 0.0, 0
         torch.set_num_threads(task.threads)
         settings = settings_from(task.options)
         weights = {name: torch.from_numpy(value.copy()) for name, value in task.weights.items()}
@@ -120,6 +121,7 @@ class ShareWorker:
             self._embedder.settings = settings.model_copy(update={"batch_size": GPU_BATCH})
         self._spill: Spill | None = None
         self._frontier: Frontier | None = None
+        self._fold = -1  # that the frontier leaves out
         self._projected = GrowingRows(on_disk=settings.projection is None)
         self._training: list[TrainingImage] = []
 
@@ -132,28 +134,37 @@ class ShareWorker:
         """(dimensions,) float32: one patch of the share, projected."""
         return self._x()[row].clone().cpu()  # pickled, a view would bring the whole tensor along
 
-    def candidates(self, rounds: Sequence[ObjectRef], count: int) -> Candidates:
-        """The share's ``count`` farthest patches from all centres so far. rounds: references to the Centres of each."""
-        return self._after(rounds).candidates(count)
+    def candidates(self, fold: int, rounds: Sequence[ObjectRef], count: int) -> Candidates:
+        """The share's ``count`` farthest patches from all centres so far. fold: whose images do not count, -1 for none.
+        rounds: references to the Centres of each."""
+        return self._after(fold, rounds).candidates(count)
 
-    def radius(self, rounds: Sequence[ObjectRef]) -> float:
-        """The largest distance of any patch of the share from its nearest centre, projected."""
-        return self._after(rounds).radius()
+    def radius(self, fold: int, rounds: Sequence[ObjectRef]) -> float:
+        """The largest distance of any patch of the share from its nearest centre, projected. fold, rounds: as of candidates."""
+        return self._after(fold, rounds).radius()
 
     def kept(self, centres: Centres) -> KeptPatches:
         """The centres that are patches of this share, unprojected."""
         spill, rows = self._embedded(), centres.rows[centres.shares == self._number]
         images = (rows // spill.patches_per_image).unique().tolist()
-        thumbnails = {self._number + image * self._shares: self._training[image].thumbnail for image in images}
+        thumbnails = {self._global(image): self._training[image].thumbnail for image in images}
         return KeptPatches(spill.read(rows).numpy(), thumbnails)
 
-    def leave_one_out(self, sent: BankArrays) -> ShareCalibration | None:
-        """The share's images against the bank less their own rows; None where too few rows would be left."""
+    def cross_fitted(self, fold: int, sent: BankArrays) -> ShareCalibration | None:
+        """The share's images of ``fold`` against the bank of the other folds; None where it has none of them."""
         spill = self._embedded()
         bank = sent.bank(self._embedder.network.device)
-        numbers = range(self._number, self._number + self._shares * len(self._training), self._shares)
-        found = leave_one_out(bank, spill, self._embedder.settings, numbers, self._training, self._report)
-        return None if found is None else ShareCalibration.of(found)
+        at = [one for one in range(spill.images) if self._global(one) % folds_of(sent.total) == fold]
+        if not at:
+            return None
+        numbers, before = [self._global(one) for one in at], self._scored
+
+        def report(done: int) -> None:
+            self._scored = before + done
+            self._report("calibrate", self._scored, len(self._training))
+
+        found = scored_by_others(bank, spill, self._embedder.settings, at, numbers, self._training, report)
+        return ShareCalibration.of(found)
 
     def separate(self, sent: BankArrays) -> ShareCalibration | None:
         """The share's good images that were not learned from, against the bank; None where there are none."""
@@ -174,12 +185,20 @@ class ShareWorker:
         self._embedded()
         return self._projected.tensor().to(self._embedder.network.device)
 
-    def _after(self, rounds: Sequence[ObjectRef]) -> Frontier:
+    def _global(self, image: int) -> int:
+        """The number among all images of one of the share's."""
+        return self._number + image * self._shares
+
+    def _after(self, fold: int, rounds: Sequence[ObjectRef]) -> Frontier:
         """The share's distances after all ``rounds``; a restarted share goes through them from the first."""
         import ray
 
-        if self._frontier is None:
-            self._frontier = Frontier(self._x(), self._number)
+        if self._frontier is None or self._fold != fold:
+            spill, x = self._embedded(), self._x()
+            folds = folds_of(self._total)
+            allowed = [one for one in range(spill.images) if fold < 0 or self._global(one) % folds != fold]
+            among = torch.arange(len(x)).unflatten(0, (spill.images, -1))[allowed].flatten()
+            self._frontier, self._fold = Frontier(x, self._number, among), fold
         for centres in ray.get(list(rounds[self._frontier.met :])):
             self._frontier.meet(centres)
         return self._frontier

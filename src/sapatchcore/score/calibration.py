@@ -1,14 +1,15 @@
 """The scores of good images that verdicts are measured against, kept with the model.
 
-Two sources. *Leave-one-out*: every training image is compared with the bank less its own patches, so no image has to be given
-up. The bank was then chosen with the image at hand: what only that image shows has no other patch near it. So these
-scores are larger than those of new good images, never smaller in the mean: thresholds are on the careful side for the
-false-reject rate, by how much ``docs/verdicts.md`` says. *Separate*: good images that were not learned from; the promise
-then is conformal prediction's own.
+Three sources. *Cross-fitted* (Vovk 2015, cross-conformal prediction): the training images part into five folds, and each
+image is scored by a bank that was chosen from the other folds alone, with as many rows as the whole bank; no image has to be
+given up. New good images meet the whole bank, which has seen a fourth more images in as many rows: two small effects against
+each other. What conformal prediction promises exactly for one split holds here about, as nearly as ``docs/verdicts.md``
+measured. *Separate*: good images that were not learned from; the promise then is conformal prediction's own. *Left out*, in
+models of earlier versions: every training image against the bank less its own patches, a bank that was chosen with the
+image at hand; thresholds lie higher, on the careful side.
 
-When the bank changes, images are scored anew where their files are at hand. Where not: if images were added, distances can
-only have shrunk, so kept scores are upper bounds (a "reweighted" one counts without its weight then). If an image was
-forgotten, they can have grown, and are raised from the patch scores, which are kept for this (``learning/images.py``).
+When the bank changes, ``learning/images.py`` says what becomes of the scores: kept as upper bounds, taken anew, or raised from
+the patch scores, which are kept for this.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sapatchcore.settings import Settings
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-LEAVE_ONE_OUT, SEPARATE = "left out", "separate"
+CROSS_FITTED, SEPARATE, LEAVE_ONE_OUT = "cross-fitted", "separate", "left out"
 REWEIGHTED = "reweighted"
 ARRAYS = ("images", "scores", "local", "context", "peaks", "grids", "rows")
 NO_CALIBRATION = (
@@ -45,11 +46,12 @@ NO_CALIBRATION = (
 class Calibration:
     """n good images as the detector scores them.
 
-    source: LEAVE_ONE_OUT or SEPARATE. names: of the images, n texts. images: (n,) int64, the number of each among the training
-    images, -1 for a separate one. scores: (n,) float32, image scores. local, context: (n,) float32, the largest local and
-    context part of any patch. peaks: (n,) float32, the largest value of each anomaly map. grids: (n, h, w) float32 patch
-    scores; rows: (n, h, w) int64, the bank's row that each is measured from. sizes: n × (H, W). image_score, neighbors: the
-    options that the scores were taken with.
+    source: CROSS_FITTED, SEPARATE or LEAVE_ONE_OUT. names: of the images, n texts. images: (n,) int64, the number of each among
+    the training images, -1 for a separate one. scores: (n,) float32, image scores. local, context: (n,) float32, the largest
+    local and context part of any patch. peaks: (n,) float32, the largest value of each anomaly map. grids: (n, h, w) float32
+    patch scores; rows: (n, h, w) int64, the bank's row that each is measured from, or where the source is CROSS_FITTED, whose
+    banks are not kept, the training image that the row came from. sizes: n × (H, W). image_score, neighbors: the options
+    that the scores were taken with.
     """
 
     source: str
@@ -139,21 +141,17 @@ def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Si
     return np.array(values, np.float32)
 
 
-def concatenated(one: Calibration | None, other: Calibration | None) -> Calibration | None:
+def concatenated(one: Calibration, other: Calibration) -> Calibration:
     """Both, in order; of the same source and options."""
-    if one is None or other is None:
-        return other if one is None else one
     arrays: dict[str, Any] = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in ARRAYS}
     return replace(one, names=(*one.names, *other.names), sizes=(*one.sizes, *other.sizes), **arrays)
 
 
-def subset(calibration: Calibration, keep: npt.NDArray[np.bool_]) -> Calibration:
-    """The images where ``keep`` (n,) is True; arrays of its own."""
-    arrays: dict[str, Any] = {name: getattr(calibration, name)[keep] for name in ARRAYS}
-    texts = [(name, size) for name, size, kept in zip(calibration.names, calibration.sizes, keep, strict=True) if kept]
-    return replace(
-        calibration, names=tuple(name for name, _ in texts), sizes=tuple(size for _, size in texts), **arrays
-    )
+def subset(calibration: Calibration, indices: Int64) -> Calibration:
+    """The images at ``indices`` (m,), in this order; arrays of its own."""
+    arrays: dict[str, Any] = {name: getattr(calibration, name)[indices] for name in ARRAYS}
+    names, sizes = ([each[index] for index in indices.tolist()] for each in (calibration.names, calibration.sizes))
+    return replace(calibration, names=tuple(names), sizes=tuple(sizes), **arrays)
 
 
 def with_scores(calibration: Calibration, indices: Sequence[int], fresh: Calibration) -> Calibration:

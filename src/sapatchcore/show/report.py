@@ -19,12 +19,11 @@ from sapatchcore.atomic import write_bytes
 from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
-from sapatchcore.score.calibration import LEAVE_ONE_OUT
 from sapatchcore.score.explain import Explanation
 from sapatchcore.show.drawing import INFERNO
 from sapatchcore.show.plots import require_packages
 from sapatchcore.show.report_cards import CausePictures, Picture, Scales, cause_pictures, panels
-from sapatchcore.show.report_figures import percent, report_figures
+from sapatchcore.show.report_figures import SOURCES, percent, report_figures
 from sapatchcore.show.report_rows import explained, mistake, short_names, shown, worst_first
 from sapatchcore.verify.evaluate import Evaluation
 from sapatchcore.verify.tables import MODELS
@@ -200,16 +199,12 @@ def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, 
         "Covering radius": f"{detector.covering_radius:.4g}, in the projection in which patches are chosen",
         "Calibration": "none"
         if calibration is None
-        else f"{len(calibration)} good images, {_source(calibration.source)}",
+        else f"{len(calibration)} good images, {SOURCES[calibration.source]}",
     }
     settings = {name: _value(value) for name, value in detector.settings.model_dump(mode="json").items()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     times = {name: f"{value:.1f} s" for name, value in seconds.items()}
     return {"Model": model, "Settings": settings, "Versions": versions, "Time": times}
-
-
-def _source(source: str) -> str:
-    return "the training images, each without its own patches" if source == LEAVE_ONE_OUT else "not learned from"
 
 
 def _value(value: object) -> str:

@@ -12,7 +12,7 @@ from scipy import stats
 from sapatchcore.datasets.samples import GOOD, Dataset
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import MetricError
-from sapatchcore.score.calibration import LEAVE_ONE_OUT
+from sapatchcore.score.calibration import CROSS_FITTED, LEAVE_ONE_OUT, SEPARATE
 from sapatchcore.score.threshold import rank
 from sapatchcore.show.plots import Line, curves, histogram
 from sapatchcore.verify.curves import (
@@ -26,6 +26,13 @@ from sapatchcore.verify.curves import (
 )
 from sapatchcore.verify.evaluate import Evaluation
 from sapatchcore.verify.tables import MODELS, NOT_RUN, Run, result_tables
+
+# Where a calibration's scores come from, for people.
+SOURCES = {
+    CROSS_FITTED: "the training images, each measured by a bank that was chosen without it",
+    LEAVE_ONE_OUT: "the training images, each without its own patches",
+    SEPARATE: "images that were not learned from",
+}
 
 
 @dataclass(frozen=True)
@@ -106,12 +113,12 @@ def _promise(evaluation: Evaluation, false_reject: float | None) -> str:
     rate = evaluation.result.rate(false_reject)
     limit = evaluation.result.threshold(false_reject)
     k = rank(rate, len(calibration))
-    made = "each training image measured against the model without its own patches"
-    source = made if calibration.source == LEAVE_ONE_OUT else "images that were not learned from"
     ordinal = "the largest" if k == 1 else f"number {k} from the top"
+    at_most = "about" if calibration.source == CROSS_FITTED else "at most"  # docs/verdicts.md has how near it comes
     return (
-        f"The threshold {limit:.4g} was made from the scores of {len(calibration)} good images alone ({source}): it is {ordinal} "
-        f"of them, so that of good parts like these at most {percent(rate)} are rejected, whatever defects look like."
+        f"The threshold {limit:.4g} was made from the scores of {len(calibration)} good images alone "
+        f"({SOURCES[calibration.source]}): it is {ordinal} of them, so that of good parts like these {at_most} {percent(rate)} "
+        "are rejected, whatever defects look like."
     )
 
 
