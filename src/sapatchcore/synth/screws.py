@@ -31,11 +31,10 @@ SMALLEST = 64
 TRAIN = 400
 TEST = {"good": 210, "scratch": 41, "paint": 41, "over-coupling": 44, "lacking": 40}
 
-FIELD = 92.0  # millimetres along an image's side, at scale 1
-MARGIN = 3.0  # millimetres between any part and the image's edge
+FIELD = 50.0  # millimetres along an image's side, at scale 1
+MARGIN = 1.0  # millimetres between any part and the image's edge
 NOTICEABLE = 0.04  # change of a channel, of 1, that counts as a defect's pixel
 UNEVEN = 0.006  # of the background's brightness
-LEAST = 4.0  # square millimetres of them
 COARSE = 175  # samples a side at which light and shadows are computed; they are soft
 
 
@@ -80,14 +79,12 @@ def render(kind: str, side: int, random: np.random.Generator) -> tuple[npt.NDArr
     colour, cover = steel.rod(u, v, size, screw.rod, nuts)
     defective = np.zeros(u.shape, np.bool_)
     if kind in ("scratch", "paint"):
-        bare, reach = colour, screw.rod.length / 2 - steel.END
-        while defective.sum() < LEAST * screw.scale**2:  # one on a glint may not show: then another
-            colour = bare.copy()
-            if kind == "scratch":
-                steel.scratch(colour, u, v, size, screw.rod, reach, of_defect)
-            else:
-                steel.paint(colour, u, v, reach, of_defect)
-            defective = np.abs(colour - bare).max(0) * cover > NOTICEABLE
+        bare, reach = colour.copy(), screw.rod.length / 2 - steel.END
+        if kind == "scratch":
+            steel.scratch(colour, u, v, size, screw.rod, reach, of_defect)
+        else:
+            steel.paint(colour, u, v, screw.rod, reach, of_defect)
+        defective = np.abs(colour - bare).max(0) * cover > NOTICEABLE
     for nut in nuts:
         face, inside = steel.nut(u, v, size, nut)
         colour += inside * (face - colour)
@@ -108,7 +105,7 @@ def render(kind: str, side: int, random: np.random.Generator) -> tuple[npt.NDArr
 
 def draw(side: int, random: np.random.Generator) -> Screw:
     """Draw all that does not depend on the kind, for an image of ``side`` pixels."""
-    scale = side / FIELD * random.uniform(0.95, 1.05)
+    scale = side / FIELD * random.uniform(0.97, 1.03)
     rod = steel.draw_rod(random)
     nuts = (steel.draw_nut(random, rod, 1), steel.draw_nut(random, rod, -1))
     angle = random.uniform(0, 2 * math.pi)
@@ -125,7 +122,7 @@ def draw(side: int, random: np.random.Generator) -> Screw:
         background=_background_colour(random),
         paper=random.standard_normal((12, 12), dtype=np.float32),
         slope=(random.uniform(-0.05, 0.05), random.uniform(-0.05, 0.05)),
-        vignette=random.uniform(0.16, 0.26),
+        vignette=random.uniform(0.29, 0.37),
         blur=side / SIDE * random.uniform(0.6, 0.85),
         noise=random.uniform(1.4, 2.2),
     )
@@ -159,7 +156,9 @@ def _pixels_near(screw: Screw, side: int) -> tuple[npt.NDArray[np.intp], FloatAr
         for at, reach in zip(screw.centre, half, strict=True)
     )
     u, v = _on_rod(screw, x.astype(np.float32) + np.float32(0.5), y.astype(np.float32) + np.float32(0.5))
-    rows, columns = np.nonzero((np.abs(v) < steel.CORNER + edge) & (np.abs(u) < screw.rod.length / 2 + edge))
+    half = screw.rod.length / 2
+    width = np.where(np.abs(u) > half - steel.END, steel.CORNER, steel.RADIUS)
+    rows, columns = np.nonzero((np.abs(v) < width + edge) & (np.abs(u) < half + edge))
     return (rows + y[0]) * side + columns + x[0], u[rows, columns], v[rows, columns]
 
 
@@ -173,7 +172,7 @@ def _on_rod(screw: Screw, x: FloatArray, y: FloatArray) -> tuple[FloatArray, Flo
 
 def _background_colour(random: np.random.Generator) -> FloatArray:
     """(3,): light grey, a little warm or cool."""
-    level, warm, green = random.uniform(0.80, 0.86), random.normal(0, 0.006), random.normal(0, 0.002)
+    level, warm, green = random.uniform(0.82, 0.88), random.normal(0, 0.006), random.normal(0, 0.002)
     return (level * np.array([1 + warm, 1 + green, 1 - warm])).astype(np.float32)
 
 
