@@ -30,6 +30,7 @@ from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise
+from sapatchcore.synth.write import SCENES, find_scene
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONE = "wide_resnet50_2"
@@ -207,6 +208,7 @@ def environment() -> dict[str, Any]:
         "timm": timm.__version__,
         "numpy": np.__version__,
         "sapatchcore": sapatchcore.__version__,
+        "made_sets": {scene: find_scene(scene).VERSION for scene in SCENES},
         "load_before": _load(),
     }
 

@@ -26,7 +26,7 @@ from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.show.drawing import Scale
 from sapatchcore.show.maps import GalleryRow, gallery
-from sapatchcore.synth.screws import KINDS
+from sapatchcore.synth.screws import KINDS, VERSION
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate_result
 from sapatchcore.verify.tables import MODELS
@@ -155,7 +155,8 @@ def _markdown(names: list[str], columns: list[dict[str, str]], train: int, test:
             *(f"| {row} | {' | '.join(column[row] for column in columns)} |" for row in columns[0]),
             "",
             f"Made screws of {side}×{side} pixels, resized to {RESIZE}×{RESIZE}: {train} good ones to learn from, {test} of each "
-            f"kind to test. Backbone `builtin`, {where}; the time includes reading the files.",
+            f"kind to test. Backbone `builtin`, {where}; the time includes reading the files. Data set: screws, version "
+            f"{VERSION}.",
             "",
         ]
     )

@@ -17,7 +17,7 @@ from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.synth import screws, write
-from sapatchcore.synth.write import write_dataset
+from sapatchcore.synth.write import find_scene, write_dataset
 
 SMALL = {"side": 64, "train": 3, "test": {"good": 2, "scratch": 1, "paint": 1, "over-coupling": 2, "lacking": 1}}
 
@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("layout", ["mvtec", "cad_sd"])
 def test_it_is_read_back(layout: str, tmp_path: Path) -> None:
     made = write_dataset(tmp_path / "deep/set", "screws", layout=layout, **SMALL)
-    assert made == write.Written(tmp_path / "deep/set", layout, 64, 3, SMALL["test"])
+    assert made == write.Written(tmp_path / "deep/set", "screws", screws.VERSION, layout, 64, 3, SMALL["test"])
     dataset = open_dataset(made.folder)
     assert (dataset.layout, dataset.name, len(dataset.train)) == (layout, "set", 3)
     assert [sample.label for sample in dataset.test].count("over-coupling") == 2
@@ -47,6 +47,13 @@ def test_png_holds_the_very_pixels_and_the_mask(tmp_path: Path) -> None:
     picture, mask = screws.render("lacking", 64, np.random.default_rng([0, 1, 4, 0]))
     assert np.array_equal(read_image(tmp_path / "set/test/lacking/000.png"), picture)
     assert np.array_equal(read_mask((tmp_path / "set/ground_truth/lacking/000_mask.png",), (64, 64)), mask)
+
+
+@pytest.mark.parametrize(("scene", "side"), [("screws", 64), ("kits", 96)])
+def test_the_set_says_what_it_is(scene: str, side: int, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", scene, side=side, train=1, test={"good": 1}, seed=5)
+    told = json.loads((tmp_path / "set/synth.json").read_text())
+    assert told == {"scene": scene, "version": find_scene(scene).VERSION, "side": side, "seed": 5}
 
 
 @pytest.mark.parametrize("layout", ["mvtec", "cad_sd"])
@@ -111,7 +118,7 @@ def test_an_empty_folder_is_filled_not_replaced(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path / "here")
     made = write_dataset(Path(), "screws", **SMALL)
     assert made.folder.name == "here"
-    assert sorted(path.name for path in Path().iterdir()) == ["ground_truth", "test", "train"]
+    assert sorted(path.name for path in Path().iterdir()) == ["ground_truth", "synth.json", "test", "train"]
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -153,7 +160,7 @@ def test_command_says_what_to_type_next(
     assert run("synth", scene, str(out), "--side", str(side), "--train", "2", "--test", "1") == 0
     text = capsys.readouterr().out
     assert text.startswith(f"{out}: 2 good images to learn from, 5 to test (1 good, 1 ")
-    assert f"{side}×{side} pixels" in text
+    assert f"{side}×{side} pixels ({scene}, version {find_scene(scene).VERSION})" in text
     assert text.endswith(f"Next:\n  sapatchcore evaluate {out}\n")
     assert len(open_dataset(out).test) == 5
 
@@ -163,6 +170,8 @@ def test_command_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run("synth", "screws", str(tmp_path / "set"), *small, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "folder": str(tmp_path / "set"),
+        "scene": "screws",
+        "version": screws.VERSION,
         "layout": "cad_sd",
         "side": 64,
         "train": 2,

@@ -66,6 +66,8 @@ def synth(
         )
     summary = {
         "folder": str(made.folder),
+        "scene": made.scene,
+        "version": made.version,
         "layout": made.layout,
         "side": made.side,
         "train": made.train,
@@ -76,7 +78,7 @@ def synth(
         json.dumps(summary)
         if json_output
         else f"{made.folder}: {made.train} good images to learn from, {sum(made.test.values())} to test ({kinds}), "
-        f"{made.side}×{made.side} pixels. Next:\n  sapatchcore evaluate {made.folder}"
+        f"{made.side}×{made.side} pixels ({made.scene}, version {made.version}). Next:\n  sapatchcore evaluate {made.folder}"
     )
 
 

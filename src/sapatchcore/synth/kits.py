@@ -27,6 +27,7 @@ UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 Double = npt.NDArray[np.float64]
 
+VERSION = 1
 KINDS = ("good", "missing", "extra", "swapped", "wrong-pair")
 SIDE = 512
 SMALLEST = 96

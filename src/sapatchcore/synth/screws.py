@@ -7,7 +7,8 @@ A threaded rod lies anywhere at any angle, always wholly inside; a good one carr
 Everything that is no defect is drawn before the kind is looked at, both nuts included, whether they are shown or not. So
 the same generator gives the same rod, light and noise for every kind, and no part can tell what the other end looks like.
 
-Lengths are millimetres along the rod (u, from its middle) and across it (v); an M6 rod.
+Lengths are millimetres along the rod (u, from its middle) and across it (v); an M6 rod. FIELD makes shares of an image's
+side of them: CAD-SD's screws are 0.8 of it long and 0.12 thick, a nut is 0.30 across.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sapatchcore.synth import steel
 from sapatchcore.synth.camera import photograph
 from sapatchcore.synth.steel import FloatArray, Nut, Rod
 
+VERSION = 2
 KINDS = ("good", "scratch", "paint", "over-coupling", "lacking")
 SIDE = 700
 SMALLEST = 64
@@ -86,9 +88,10 @@ def render(kind: str, side: int, random: np.random.Generator) -> tuple[npt.NDArr
             steel.paint(colour, u, v, screw.rod, reach, of_defect)
         defective = np.abs(colour - bare).max(0) * cover > NOTICEABLE
     for nut in nuts:
-        face, inside = steel.nut(u, v, size, nut)
-        colour += inside * (face - colour)
-        np.maximum(cover, inside, out=cover)
+        here = np.flatnonzero(np.abs(u - nut.middle) < steel.HEIGHT / 2 + size)
+        face, inside = steel.nut(u[here], v[here], size, nut)
+        colour[:, here] += inside * (face - colour[:, here])
+        cover[here] = np.maximum(cover[here], inside)
     if kind == "over-coupling":
         defective = steel.nut_cover(u, v, size, screw.nuts[of_defect.integers(2)]) > 0.5
     if kind == "lacking":
@@ -156,9 +159,9 @@ def _pixels_near(screw: Screw, side: int) -> tuple[npt.NDArray[np.intp], FloatAr
         for at, reach in zip(screw.centre, half, strict=True)
     )
     u, v = _on_rod(screw, x.astype(np.float32) + np.float32(0.5), y.astype(np.float32) + np.float32(0.5))
-    half = screw.rod.length / 2
-    width = np.where(np.abs(u) > half - steel.END, steel.CORNER, steel.RADIUS)
-    rows, columns = np.nonzero((np.abs(v) < width + edge) & (np.abs(u) < half + edge))
+    end = screw.rod.length / 2
+    width = np.where(np.abs(u) > end - steel.END, steel.CORNER, steel.RADIUS)
+    rows, columns = np.nonzero((np.abs(v) < width + edge) & (np.abs(u) < end + edge))
     return (rows + y[0]) * side + columns + x[0], u[rows, columns], v[rows, columns]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import struct
@@ -22,11 +23,15 @@ from sapatchcore.errors import DataError, SettingsError, did_you_mean
 SCENES = ("screws", "kits")
 LAYOUTS = ("mvtec", "cad_sd")
 JPEG_QUALITY = 95
+FACTS = "synth.json"
 
 
 class Scene(Protocol):
-    """What a scene's module offers. KINDS: "good" first. SIDE, TRAIN and TEST: what is made where nothing is asked for."""
+    """What a scene's module offers. VERSION: another number, other images of the same seed. KINDS: "good" first. SIDE, TRAIN
+    and TEST: what is made where nothing is asked for."""
 
+    @property
+    def VERSION(self) -> int: ...
     @property
     def KINDS(self) -> tuple[str, ...]: ...
     @property
@@ -45,9 +50,11 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class Written:
-    """What lies on disk. test: images of each kind."""
+    """What lies on disk. version: the scene's. test: images of each kind."""
 
     folder: Path
+    scene: str
+    version: int
     layout: str
     side: int
     train: int
@@ -82,8 +89,9 @@ def write_dataset(
 
     side: pixels; each scene has its smallest. train: good images to learn from. test: images of each kind; a kind that is
     not in it gets none. None: the scene's own. layout: "mvtec" (PNG) or "cad_sd" (JPEG, numbered folders); both with PNG
-    masks, 255 where defective. An image's pixels depend on its seed, part, kind, number and side alone, not on the counts.
-    progress: called with the stage, images done and images in all.
+    masks, 255 where defective. An image's pixels depend on its seed, part, kind, number and side alone, not on the counts;
+    FACTS, beside them, says the scene, its version, the side and the seed. progress: called with the stage, images done and
+    images in all.
 
     Raises SettingsError for a value out of range, DataError where ``out`` holds something or cannot be written. Until all
     is there nothing has the data set's name.
@@ -110,17 +118,20 @@ def write_dataset(
                     (part / path).write_bytes(content)
                 if progress is not None:
                     progress("images", done + 1, total)
+            facts = {"scene": scene_name, "version": scene.VERSION, "side": side, "seed": seed}
+            (part / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             if is_new:
                 part.rename(out)
             else:
-                for name in (GROUND_TRUTH, TEST, TRAIN):  # without train/ it is no data set yet
+                for name in (FACTS, GROUND_TRUTH, TEST, TRAIN):  # without train/ it is no data set yet
                     if (part / name).exists():
                         (part / name).rename(out / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}. Name another folder.") from None
-    return Written(out, layout, side, train, {kind: test.get(kind, 0) for kind in scene.KINDS})
+    counts = {kind: test.get(kind, 0) for kind in scene.KINDS}
+    return Written(out, scene_name, scene.VERSION, layout, side, train, counts)
 
 
 def _check(scene: Scene, train: int, test: dict[str, int], layout: str, seed: int) -> None:
