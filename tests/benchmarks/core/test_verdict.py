@@ -75,7 +75,8 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     assert (one["kind"], one["train_images"]) == ("lacking", 8)
     assert one["rows_of_image"] > 0
     assert one["with"]["rows"] - one["forgotten"]["rows"] == one["rows_of_image"]
-    assert one["with"]["p_of_image"] == 1  # its own patches are in the bank
+    p_values = [one[stage]["p_of_image"] for stage in ("with", "forgotten", "never")]
+    assert p_values[0] > max(p_values[1:])  # as long as some of its own patches are in the bank it looks usual
     text = told("update", update=content)
     assert "| 0.01 | at random | " in text
     assert "| lacking | 0 | " in text
