@@ -75,6 +75,7 @@ def test_every_option_says_what_it_means_and_allows(name: str) -> None:
         ("layers", "layer1, layer3", ("layer1", "layer3")),
         ("attention", "none", "none"),
         ("temperature", "0.25", 0.25),
+        ("temperature", "auto", "auto"),
         ("context_weight", 2, 2.0),
         ("resize", 224, (224, 224)),
         ("resize", "256", (256, 256)),
@@ -131,7 +132,17 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
         ("layers", ("a", "b", "c"), "layers must be two layer names. Got ('a', 'b', 'c')."),
         ("layers", 3, "layers must be two layer names. Got 3."),
         ("attention", "sefl", "attention must be 'self' or 'none'. Got 'sefl'. Did you mean 'self'?"),
-        ("temperature", 0, "temperature must be above 0, up to 1000000. Got 0. Use 1 for the paper's."),
+        ("temperature", 0, "temperature must be above 0, up to 1000000, or 'auto'. Got 0. Use 1 for the paper's."),
+        (
+            "temperature",
+            "atuo",
+            "temperature must be above 0, up to 1000000, or 'auto'. Got 'atuo'. Did you mean 'auto'? Use 1 for the paper's.",
+        ),
+        (
+            "temperature",
+            float("nan"),
+            "temperature must be above 0, up to 1000000, or 'auto'. Got nan. Use 1 for the paper's.",
+        ),
         (
             "context_weight",
             float("nan"),

@@ -19,6 +19,7 @@ from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder, Patches
+from sapatchcore.embed.temperature import with_temperature
 from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.learning.calibrate import cross_fitted, separate
 from sapatchcore.learning.images import Updatable
@@ -41,7 +42,7 @@ class SAPatchCore(Updatable):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
-    ``attention="none"`` it is PatchCore. Attributes: ``settings``, read-only; ``embedder``, with the network.
+    ``attention="none"`` it is PatchCore. Attributes: ``settings``, read-only, "auto" a number after ``fit``; ``embedder``.
 
     Example:
         >>> import numpy as np
@@ -78,8 +79,9 @@ class SAPatchCore(Updatable):
         Raises DataError: an image cannot be read, or there is none. WeightsError: the network's weights cannot be had.
         SettingsError: the network or a layer does not exist.
         """
-        settings, embedder = self.settings, self.embedder
         sources, total = as_sources(images, good_images)
+        embedder, sources = with_temperature(self.embedder, sources)  # beyond the paper, where `temperature` is "auto"
+        settings = embedder.settings
         apart = None if calibrate is None else as_sources(calibrate, all_images)
         project = projection_of(settings, embedder.network)
         training: list[TrainingImage] = []
@@ -103,7 +105,7 @@ class SAPatchCore(Updatable):
             else:
                 calibration = separate(bank, embedder, apart, progress)
         _ = bank.index  # built now, so that the first image need not wait for it
-        self._bank, self._calibration = bank, calibration
+        self.settings, self.embedder, self._bank, self._calibration = settings, embedder, bank, calibration
         return self
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
@@ -212,7 +214,8 @@ class SAPatchCore(Updatable):
         """
         settings, embedder, bank, calibration = load_model_file(Path(path), options)
         detector = cls(**settings.model_dump())
-        detector.embedder, detector._bank, detector._calibration = embedder, bank, calibration
+        detector.settings, detector.embedder = settings, embedder
+        detector._bank, detector._calibration = bank, calibration
         return detector
 
 

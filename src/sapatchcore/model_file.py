@@ -27,7 +27,7 @@ from sapatchcore.atomic import atomic_write
 from sapatchcore.data.packed import Texts
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.embed.weights import Weights, digest
+from sapatchcore.embed.weights import PACKAGED, Weights, digest
 from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.learning.calibrate import (
     CALIBRATION_NAMES,
@@ -43,6 +43,7 @@ from sapatchcore.settings import Settings, settings_from
 FORMAT, OLDEST = 4, 2  # 3: names as tensors; 4: cross-fitted scores, too, and then images in place of rows
 _HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
+AUTO = {"temperature": "auto"}  # of ``Settings.requested``, as the header has it
 MAPPED = 256_000_000  # bytes of a tensor that stays in the file
 _TOGETHER = 1024  # rows of the bank that are checked at a time
 
@@ -144,6 +145,8 @@ def describe(path: Path, stored: Stored) -> dict[str, Any]:
     header = dict(stored.header)
     if (calibration := header.get("calibration")) is not None:
         header["calibration"] = {**calibration, "images": len(stored.more["calibration.scores"])}
+    if header.pop("requested", None) == AUTO:
+        header["temperature"] = f"auto → {header['settings']['temperature']}"
     size = sum(value.nbytes for value in (stored.weights or {}).values()) / 1e6
     return {
         "file": str(path),
@@ -203,6 +206,7 @@ def to_stored(
     """All that the model file of a fitted detector holds."""
     header = {
         "settings": settings.model_dump(mode="json"),
+        **origin(settings),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm")},
         "layers": backbone.layers,
         "channels": backbone.channels,
@@ -217,6 +221,16 @@ def to_stored(
     return Stored(header, bank.rows, bank.images, bank.cells, weights, more)
 
 
+def origin(settings: Settings) -> dict[str, Any]:
+    """JSON-ready: what was asked of the settings that ``fit`` resolved; of a network with packaged weights, whose they are."""
+    found: dict[str, Any] = {"requested": settings.requested} if settings.requested else {}
+    if (packaged := PACKAGED.get(settings.backbone)) is not None:
+        found["network"] = {"architecture": packaged.architecture}
+        if settings.weights == "pretrained":
+            found["network"] |= {"weights": packaged.package, "licence": packaged.licence}
+    return found
+
+
 def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, Embedder, Bank, Calibration | None]:
     """What ``write_model`` wrote, with the ``options`` that may differ here. Parameters and errors as of SAPatchCore.load."""
     stored = read_model(path)
@@ -226,7 +240,12 @@ def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, E
     fitted = stored.header.get("settings")
     if not isinstance(fitted, dict):
         raise ModelFileError(f"{path} does not say with which settings it was fitted. Make it anew.")
+    packaged = PACKAGED.get(str(fitted.get("backbone")))
+    if packaged is not None and "network" not in stored.header:  # written when the name meant timm's own network
+        fitted = {**fitted, "backbone": packaged.former}
     settings = settings_from({**fitted, "device": "auto", **options})
+    if stored.header.get("requested") == AUTO:
+        settings = settings.resolved(temperature=settings.temperature)
     embedder = Embedder(settings, stored.weights)
     if stored.weights is None and digest(embedder.network.weights) != stored.header.get("weights_sha256"):
         raise ModelFileError(

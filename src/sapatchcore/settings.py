@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from sapatchcore.errors import SettingsError, did_you_mean
 
@@ -60,13 +60,14 @@ class Settings(BaseModel):
 
     backbone: str = _option(
         "wide_resnet50_2.tv_in1k",
-        "Network that gives the features: any timm model name, or 'builtin', the small one that comes with the package.",
+        "Network that gives the features: any timm model name; 'builtin', the small one that comes with the package; or "
+        "'efficientnet_lite0' or 'efficientnet_lite2', with ImageNet weights from the package index (extra imagenet).",
         "a timm model name, or 'builtin'",
     )
     weights: str = _option(
         "pretrained",
-        "The network's weights: 'pretrained' (timm's, from its cache or its hub), a checkpoint file (.pth, .safetensors), "
-        "or 'random' (seeded; for tests and timing only).",
+        "The network's weights: 'pretrained' (those that come with it, or timm's from its cache or its hub), a checkpoint file "
+        "(.pth, .safetensors), or 'random' (seeded; for tests and timing only).",
         "'pretrained', 'random' or the path of a checkpoint file",
     )
     layers: Annotated[tuple[str, str], BeforeValidator(_names)] = _option(
@@ -81,11 +82,11 @@ class Settings(BaseModel):
         "Self-attention over layer 3 ('self', SA-PatchCore) or average pooling ('none', PatchCore).",
         "'self' or 'none'",
     )
-    temperature: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = _option(
+    temperature: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | Literal["auto"] = _option(
         1.0,
         "Beyond the paper: the attention's products are divided by it. Below 1 it is sharper, towards the channel's maximum; "
-        "above, flatter, towards its mean.",
-        "above 0, up to 1000000",
+        "above, flatter, towards its mean. 'auto': a number that fits the network, from the first good images.",
+        "above 0, up to 1000000, or 'auto'",
         "Use 1 for the paper's.",
     )
     context_weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = _option(
@@ -151,6 +152,19 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = _option(
         0, "Seed of the projection, the first centre and random weights.", "a whole number, 0 or more"
     )
+
+    _requested: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def requested(self) -> dict[str, str]:
+        """What was asked of the options for which ``fit`` found the value: ``{"temperature": "auto"}``, or nothing."""
+        return dict(self._requested)
+
+    def resolved(self, **found: object) -> Settings:
+        """The same with the values that were found for options that are "auto"; ``requested`` remembers which."""
+        settings = self.model_copy(update=found)
+        settings._requested = {**self._requested, **dict.fromkeys(found, "auto")}
+        return settings
 
     @property
     def input_size(self) -> tuple[int, int]:

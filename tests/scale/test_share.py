@@ -34,7 +34,7 @@ def dealt(folder: Path) -> tuple[FitCoordinator, list[ShareWorker], list[Any]]:
     coordinator = FitCoordinator(OPTIONS)
     listing = TrainingListing(str(folder / "good"), "auto", str(folder / "good" / "later"))
     (train, *trains), (apart, *aparts) = ([ray.put(one) for one in of(2)] for of in (listing.train, listing.apart))
-    task = ray.put(coordinator.task(12, 1, 2)[0])
+    task = ray.put(coordinator.task(12, 1, 2, [train])[0])
     name = f"assignments-{secrets.token_hex(8)}"
     assignments: Any = ray.remote(Assignments).options(name=name, num_cpus=0).remote()
     ray.get(assignments.assign.remote([(task, *names) for names in zip(trains, aparts, strict=True)]))
@@ -126,3 +126,12 @@ def test_only_what_was_asked_for_travels(dealt: tuple[FitCoordinator, list[Share
 
 def sent(value: object) -> int:
     return len(pickle.dumps(value))
+
+
+def test_all_shares_have_the_temperature_of_the_first_images(folder: Path) -> None:
+    options = {**OPTIONS, "temperature": "auto"}
+    names, *_ = TrainingListing(str(folder / "good"), "auto", None).train(2)
+    task, _ = FitCoordinator(options).task(len(names), 1, 2, [ray.put(names)])
+    alone = SAPatchCore(**options).fit(folder / "good")
+    assert task.options == {**OPTIONS, "temperature": alone.settings.temperature}
+    assert task.options["temperature"] != 1

@@ -42,7 +42,7 @@ class Backbone:
         """Build the network.
 
         Args:
-            name: any timm model name, or "builtin".
+            name: any timm model name, "builtin", or one of ``weights.PACKAGED``.
             weights: "pretrained", "random", or a checkpoint's path; not looked at where ``given`` has the tensors.
             layers: two names of timm's ``feature_info``; see ``network.resolve_layers``.
             input_size: (h, w) of the images that will come; transformers are built for it.

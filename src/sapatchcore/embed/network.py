@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sapatchcore.embed.builtin import BUILTIN, LAYERS, TIMM_NAME, BuiltinNetwork, builtin_weights, check_builtin
-from sapatchcore.embed.weights import (
-    in_timm_names,
-    pretrained_file,
-    read_checkpoint,
-)
+from sapatchcore.embed.weights import PACKAGED, in_timm_names, packaged_file, pretrained_file, read_checkpoint
 from sapatchcore.errors import SettingsError, WeightsError, did_you_mean
 
 PRETRAINED, RANDOM, GIVEN = "pretrained", "random", "given"
@@ -62,6 +60,9 @@ def build_network(
                 network = BuiltinNetwork(layers)
             return _load_given(network, given, name).eval().requires_grad_(False), layers
         name = TIMM_NAME
+    if (packaged := PACKAGED.get(name)) is not None:
+        weights = str(packaged_file(name)) if given is None and weights == PRETRAINED else weights
+        name = packaged.architecture
     options = _size_options(name, input_size)
     info = _feature_info(name, options)
     first, second = resolve_layers(name, layers, info)
@@ -161,12 +162,28 @@ def _from_checkpoint(name: str, path: Path, options: dict[str, Any]) -> Any:
         # First as the whole model, where timm demands every tensor; the cut network would accept any part of them.
         full = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors}, **whole)
         complete = full.state_dict()
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": complete}, **options)
+        with _without_unexpected_keys():
+            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": complete}, **options)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError) as error:
         raise WeightsError(
             f"The checkpoint {path} does not fit {name}: {_first_line(error)} "
             "Name the network that it was made from with `backbone`."
         ) from None
+
+
+@contextmanager
+def _without_unexpected_keys() -> Iterator[None]:
+    """Keeps back timm's warning that the cut network has no place for the whole one's last tensors; all else is logged."""
+    logger = logging.getLogger("timm.models._builder")
+
+    def others(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Unexpected keys")
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from sapatchcore.embed.attention import self_attention
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.network import GIVEN, choose_device
 from sapatchcore.embed.weights import Weights
-from sapatchcore.errors import DataError
+from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.settings import Settings
 
 
@@ -99,11 +99,7 @@ class Embedder:
 
 
 def to_patches(
-    layer2: torch.Tensor,
-    layer3: torch.Tensor,
-    attention: str,
-    temperature: float = 1.0,
-    context_weight: float = 1.0,
+    layer2: torch.Tensor, layer3: torch.Tensor, attention: str, temperature: float | str = 1, context_weight: float = 1
 ) -> Patches:
     """Pool, mix and pair two feature maps.
 
@@ -116,6 +112,8 @@ def to_patches(
     layer2, layer3 = layer2.float(), layer3.float()
     local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)
     if attention == "self":
+        if isinstance(temperature, str):
+            raise NotFittedError("temperature auto is taken from good images. Call fit first, or name a number.")
         layer3 = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
         # (x/√t)·(x/√t) = x·x/t, and the values come back by √t.
         context = self_attention(layer3 / temperature**0.5) * temperature**0.5

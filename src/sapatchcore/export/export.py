@@ -28,6 +28,7 @@ from sapatchcore.export.onnx_file import OPSET, check_opset
 from sapatchcore.export.quantise import good_images, quantised_onnx, quantised_openvino, recalibrated, with_half_weights
 from sapatchcore.export.runtime import Session, onnx_session, openvino_session
 from sapatchcore.memory.bank import Bank
+from sapatchcore.model_file import origin
 from sapatchcore.score.calibration import Calibration
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -111,6 +112,7 @@ def export_model(
         "format": FORMAT,
         "kind": kind,
         "settings": embedder.settings.model_dump(mode="json"),
+        **origin(detector.settings),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", "pillow", *PACKAGES[kind])},
         "model_sha256": source_sha256,
         "opset": opset,

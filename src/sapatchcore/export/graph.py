@@ -115,10 +115,13 @@ class Graph(torch.nn.Module):
 
     def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As to_patches: local (n, p, c2), context (n, r, c3)."""
-        settings, sharpen = self._settings, self._settings.temperature**-0.5
+        settings = self._settings
         local = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)  # step 3
         if settings.attention == "self":  # step 4
-            pooled = F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1)
+            pooled, sharpen = (
+                F.max_pool2d(layer3, kernel_size=3, stride=1, padding=1),
+                float(settings.temperature) ** -0.5,
+            )
             context = anchored_attention(pooled * sharpen) / sharpen
         else:
             context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)

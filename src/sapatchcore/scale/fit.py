@@ -81,11 +81,12 @@ def fit(
         )
         total, apart = ray.get(listing.call.remote("counts"))
         workers = min(room, total)
-        task, ready = coordinator.call.options(num_returns=2).remote("task", total, cluster.threads(workers), workers)
         deal = listing.call.options(num_returns=workers + 1)
         train_names, *share_names = deal.remote("train", workers)
         apart_names, *share_apart = deal.remote("apart", workers)
         del listing  # ends its process once it has answered
+        told = total, cluster.threads(workers), workers, [train_names]
+        task, ready = coordinator.call.options(num_returns=2).remote("task", *told)
         each = [(task, *names) for names in zip(share_names, share_apart, strict=True)]
         ray.get([ready, assignments.assign.remote(each)])
         # A call may be answered out of order: a restarted share would else wait for calls that were answered before.

@@ -17,6 +17,7 @@ import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.patches import Embedder
+from sapatchcore.embed.temperature import with_temperature
 from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
@@ -41,9 +42,16 @@ class FitCoordinator:
         self._options = options
         self._embedder = Embedder(settings_from(options))
 
-    def task(self, total: int, threads: int, shares: int) -> tuple[FitTask, None]:
-        """What every share is told, and None as a second return value to wait for. total: images to learn from."""
+    def task(self, total: int, threads: int, shares: int, names: Sequence[ObjectRef]) -> tuple[FitTask, None]:
+        """What every share is told, and None as a second return value to wait for.
+
+        total: images to learn from. names: a reference to their names; the first are looked at where a setting is "auto".
+        """
+        import ray
+
         self._total, self._shares = total, shares
+        self._embedder, _ = with_temperature(self._embedder, ray.get(names[0]))
+        self._options = {**self._options, "temperature": self._embedder.settings.temperature}
         weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
         return FitTask(self._options, weights, threads, shares, total), None
 

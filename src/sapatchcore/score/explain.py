@@ -166,7 +166,7 @@ def drawn_from(patches: Patches, image: int, patch: int, good: torch.Tensor, set
     reference = good[patches.local.shape[2] :]  # (c,)
     away = patches.context[image, cell] - reference  # (c,)
     if settings.attention == "self":
-        weights = torch.softmax(values[:, cell, None] * values / settings.temperature, dim=1)  # (c, N)
+        weights = torch.softmax(values[:, cell, None] * values / float(settings.temperature), dim=1)  # (c, N)
     else:
         row, column = divmod(cell, shape[1])
         weights = values.new_zeros(shape)
