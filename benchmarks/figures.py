@@ -203,3 +203,49 @@ def by_exponents(lines: Mapping[str, Any], most: Mapping[str, Any], stages: Iter
         work, name = stage.split()
         total += most[work]["seconds"][name] * (images / most["images"]) ** max(lines[stage]["exponent"], 1)
     return total
+
+
+def beside(runs: Runs) -> list[dict[str, Any]]:
+    """Of each data set and network, over its seeds: each model's and each rule's image AUROC, each kind's by the preset, and at
+    each rate the share of defects found, of good ones rejected, and of found ones whose kind is told right."""
+    sets: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        network = f"{run['backbone']}, random weights" if run["weights"] == "random" else run["backbone"]
+        sets.setdefault((run["dataset"], network), []).append(run)
+    rows = []
+    for (dataset, network), group in sets.items():
+        ours = [run["models"]["recommended"] for run in group]
+        rates = []
+        for number, rate in enumerate(ours[0]["rates"]):
+            kinds = [one["rates"][number]["kinds"] for one in ours]
+            defects = [{name: one for name, one in of_seed.items() if name != "good"} for of_seed in kinds]
+            found = sum(one["rejected"] for of_seed in defects for one in of_seed.values())
+            told = sum(
+                one["called"].get("co-occurrence" if name in CO_OCCURRENCE.get(dataset, ()) else "local", 0)
+                for of_seed in defects
+                for name, one in of_seed.items()
+            )
+            rates.append(
+                {
+                    "asked": rate["asked"],
+                    "rate": rate["rate"],
+                    "found": found / sum(one["images"] for of_seed in defects for one in of_seed.values()),
+                    "false": sum(of_seed["good"]["rejected"] for of_seed in kinds)
+                    / sum(of_seed["good"]["images"] for of_seed in kinds),
+                    "told": told / found if found else None,
+                }
+            )
+        rows.append(
+            {
+                "dataset": dataset,
+                "network": network,
+                "input": group[0]["input"],
+                "seeds": len(group),
+                "models": {name: [run["models"][name]["image_auroc"] for run in group] for name in group[0]["models"]},
+                "kinds": {kind: [one["per_defect"][kind] for one in ours] for kind in ours[0]["per_defect"]},
+                "aupro": [one["aupro"] for one in ours if one["aupro"] is not None],
+                "rules": {name: [run["rules"][name] for run in group] for name in group[0]["rules"]},
+                "rates": rates,
+            }
+        )
+    return rows

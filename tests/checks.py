@@ -23,7 +23,7 @@ from scipy.spatial.distance import cdist
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import as_sources
-from sapatchcore.embed import attention, patches
+from sapatchcore.embed import attention, patches, whitening
 from sapatchcore.learning.calibrate import as_calibration
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank
@@ -33,6 +33,7 @@ from sapatchcore.result import gather_result
 from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import LEAVE_ONE_OUT, Calibration
+from sapatchcore.score.verdict import Parts
 from sapatchcore.settings import settings_from
 from sapatchcore.verify import metrics
 
@@ -354,8 +355,13 @@ def check_regions(values: np.ndarray, limit: float) -> None:
     np.testing.assert_array_equal(regions.whole_mask(found, values.shape), values > limit)
 
 
-def calibration_of(local: Sequence[float], context: Sequence[float]) -> Calibration:
-    """n images whose largest local and context parts these are."""
+def calibration_of(
+    local: Sequence[float],
+    context: Sequence[float],
+    global_scores: Sequence[float] | None = None,
+    attention: str = "self",
+) -> Calibration:
+    """n images whose largest local and context parts, and global scores, these are."""
     parts = np.array([local, context], np.float32)
     scores = np.hypot(*parts)
     return Calibration(
@@ -371,18 +377,25 @@ def calibration_of(local: Sequence[float], context: Sequence[float]) -> Calibrat
         sizes=((8, 8),) * len(local),
         image_score="max",
         neighbors=9,
+        attention=attention,
+        largest=None if global_scores is None else scores,
+        global_scores=None if global_scores is None else np.array(global_scores, np.float32),
     )
 
 
 def check_kinds() -> None:
-    """By hand. Medians 2 and 4; of three images the largest parts, 3 and 6, are what is called unusual; balances are 1."""
-    usual = verdict.KindClassifier(calibration_of([1, 2, 3], [2, 4, 6]))
-    assert usual.kind(4, 5) == "local", "2 times the usual against 1.25 times"
-    assert usual.kind(2, 12) == "co-occurrence"
-    assert usual.kind(3, 6) == "local", "a tie, and no limit is exceeded"
-    assert usual.kind(4, 8) == "both"
-    assert usual.kind(4, 9) == "co-occurrence", "both exceed, but not in the balance of good images"
-    assert usual.kind(5, 9) == "local"
+    """By hand. Of 0 to 10 the 0.9 quantile is 9, and what lies beyond 1 in the mean; of the context, twice as large, 18 and 2."""
+    usual = verdict.KindClassifier(calibration_of(range(11), range(0, 22, 2)))
+    assert usual.kind(Parts(12, 20, 0)) == "local", "leads 3 and 1"
+    assert usual.kind(Parts(10, 24, 0)) == "co-occurrence", "leads 1 and 3"
+    assert usual.kind(Parts(12, 23, 0)) == "unclear", "leads 3 and 2.5"
+    assert usual.kind(Parts(9, 14, 0)) == "unclear", "neither leads"
+    assert usual.kind(Parts(9.5, 14, 0)) == "local", "leads 0.5 and -2"
+    with_global = verdict.KindClassifier(calibration_of(range(11), range(0, 22, 2), range(0, 33, 3), attention="none"))
+    assert with_global.kind(Parts(9, 60, 0, 36)) == "co-occurrence", "leads 0 and 3; the context does not count"
+    with_global = verdict.KindClassifier(calibration_of(range(11), range(0, 22, 2), range(0, 33, 3)))
+    assert with_global.kind(Parts(13, 18, 0, 42)) == "unclear", "leads 4 and 5"
+    assert with_global.kind(Parts(13, 18, 0, 43)) == "co-occurrence"
 
 
 def made_patches(
@@ -400,15 +413,44 @@ def made_patches(
     return found, np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3)).max((4, 5))
 
 
+def check_whitening() -> None:
+    """Of whitened patches the distances are Mahalanobis', by solving for each pair, and of the context times its weight."""
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(3, 1, (200, width)) @ rng.normal(0, 1, (width, width)) for width in (2, 5)]
+    moments = [whitening.Moments(part.shape[1]) for part in parts]
+    for moment, part, weight in zip(moments, parts, (1, 2.5), strict=True):
+        moment.add(torch.from_numpy(weight * part))
+    found = whitening.Whitening.of([(moments[0], moments[1])], 2.5)
+    for part, matrix, weight in zip(parts, (found.local, found.context), (1, 2.5), strict=True):
+        width = part.shape[1]
+        covariance = np.zeros((width, width))
+        for row in part:
+            covariance += np.outer(row - part.mean(0), row - part.mean(0)) / len(part)
+        shrunk = 0.9 * covariance + 0.1 * sum(covariance[i, i] for i in range(width)) / width * np.eye(width)
+        rows = torch.from_numpy(weight * part).float() @ matrix
+        for one, other in rng.integers(0, 200, (30, 2)):
+            away = part[one] - part[other]
+            expected = weight * math.sqrt(away @ np.linalg.solve(shrunk, away))
+            np.testing.assert_allclose(float((rows[one] - rows[other]).norm()), expected, rtol=1e-4, atol=1e-4)
+
+
 def shares_by_loops(
-    mixed: oracle.Float64, cell: tuple[int, int], good: oracle.Float64, mode: str, temperature: float, weight: float
+    mixed: oracle.Float64,
+    cell: tuple[int, int],
+    good: oracle.Float64,
+    mode: str,
+    temperature: float,
+    weight: float,
+    matrix: oracle.Float64,
 ) -> tuple[oracle.Float64, float]:
     """Each place's share of context², and context² itself; channel by channel, place by place, in float64.
 
-    mixed: as ``made_patches`` of one image. cell: on layer 3's grid. good: (c3,) the context of the nearest good patch.
+    mixed: as ``made_patches`` of one image. cell: on layer 3's grid. good: (c3,) the context of the nearest good patch. matrix:
+    (c3, c3), by which the context was multiplied, I where it was not.
     """
     channels, (height, width) = len(mixed), (4, 3)
-    shares, squared = np.zeros((height, width)), 0.0
+    out, before = np.zeros(channels), np.linalg.inv(matrix) @ good
+    by_place = np.zeros((height, width, channels))  # what each place adds to out − before
     for c in range(channels):
         if mode == "self":
             places = [(row, column, row, column) for row in range(height) for column in range(width)]
@@ -422,16 +464,23 @@ def shares_by_loops(
                     inside = 0 <= row < height and 0 <= column < width
                     places.append((row + 1, column + 1, *((row, column) if inside else cell)))
             weights = [1 / 9] * 9
-        out = weight * sum(a * mixed[c, i, j] for a, (i, j, _, _) in zip(weights, places, strict=True))
-        squared += (out - good[c]) ** 2
+        out[c] = weight * sum(a * mixed[c, i, j] for a, (i, j, _, _) in zip(weights, places, strict=True))
         for a, (i, j, row, column) in zip(weights, places, strict=True):
-            shares[row, column] += (out - good[c]) * a * (weight * mixed[c, i, j] - good[c])
-    return shares, squared
+            by_place[row, column, c] += a * (weight * mixed[c, i, j] - before[c])
+    away = matrix @ out - good
+    shares = sum(away[k] * (by_place @ matrix[k]) for k in range(channels))
+    return shares, float(away @ away)
 
 
-def check_drawn_from(mode: str, temperature: float = 1.0, weight: float = 1.0) -> None:
+def check_drawn_from(mode: str, temperature: float = 1.0, weight: float = 1.0, *, whitened: bool = False) -> None:
     """Every patch of two images: the shares are those of three loops, and add up to context²."""
     found, mixed = made_patches(mode, temperature, weight)
+    matrix = torch.eye(5)
+    if whitened:
+        root = torch.randn(5, 5, generator=torch.Generator().manual_seed(2))
+        matrix = root @ root.T / 5 + 0.3 * torch.eye(5)
+        by = whitening.Whitening(torch.eye(3), matrix)
+        found = dataclasses.replace(found, context=found.context @ matrix, whitening=by)
     options = settings_from({"attention": mode, "temperature": temperature, "context_weight": weight})
     good = torch.randn(8, generator=torch.Generator().manual_seed(1))
     for image in range(2):
@@ -441,9 +490,9 @@ def check_drawn_from(mode: str, temperature: float = 1.0, weight: float = 1.0) -
             assert shares.dtype == np.float32
             cell = (patch // 6 // 2, patch % 6 // 2)
             expected, squared = shares_by_loops(
-                mixed[image], cell, good[3:].double().numpy(), mode, temperature, weight
+                mixed[image], cell, good[3:].double().numpy(), mode, temperature, weight, matrix.double().numpy()
             )
-            np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-5 * squared)
+            np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-5 * max(squared, np.abs(expected).max()))
             context = found.rows()[image, patch, 3:] - good[3:]
             np.testing.assert_allclose(shares.sum(dtype=np.float64), float(context.square().sum()), rtol=1e-5)
 

@@ -18,11 +18,11 @@ from sapatchcore.export import onnx_file
 from sapatchcore.export.export import build_graph, cpu_embedder, export_model
 
 
-def program_of(detector: SAPatchCore) -> Any:
+def program_of(detector: SAPatchCore, opset: int = onnx_file.OPSET) -> Any:
     """The ONNX model, with its inner outputs, that ``export_model`` goes on with."""
     calibration = detector.calibration if detector.is_calibrated else None
     graph = build_graph(cpu_embedder(detector), detector.bank, "float32", calibration)
-    return onnx_file.onnx_model(graph, opset=onnx_file.OPSET, backbone=detector.settings.backbone)
+    return onnx_file.onnx_model(graph, opset=opset, backbone=detector.settings.backbone)
 
 
 def use(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def already_fitted(detector: SAPatchCore) -> Any:
 def tiny(small: dict[str, Any], good: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> SAPatchCore:
     """A detector that learned ``good`` from files, which stay at hand; not to be changed."""
     folder = write_images(tmp_path_factory.mktemp("tiny") / "good", good)
-    return SAPatchCore(**small, coreset_ratio=0.1).fit(folder)
+    return SAPatchCore(**small, coreset_ratio=0.1, global_part="pooled").fit(folder)
 
 
 @pytest.fixture(scope="session")

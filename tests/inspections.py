@@ -28,6 +28,8 @@ def inspection(**values: Any) -> NewRecord:
         "kind": None,
         "local": 0.75,
         "context": 1.0,
+        "global_score": None,
+        "notes": None,
     }
     return NewRecord(**{**usual, **values})
 

@@ -176,5 +176,7 @@ def _record(number: int, rank: int, calibration: int, model_hash: str) -> NewRec
         kind=("local", "co-occurrence")[number % 2] if rejected else None,
         local=6.0,
         context=8.0,
+        global_score=None,
+        notes=None,
         source="watch",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 import sapatchcore.embed.patches
 from sapatchcore import DataError, NotFittedError, Result, SAPatchCore, SettingsError, WeightsError
+from sapatchcore.model_file import read_model, write_model
 
 LOCAL = 48  # of the numbers of a patch, those from layer 2 of the small network
 PARTS = ("scores", "local_scores", "context_scores", "patch_scores", "local_patches", "context_patches", "neighbours")
@@ -373,6 +375,9 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
         patch.setattr(sapatchcore.embed.patches, "choose_device", lambda name: (asked.append(name), choose("cpu"))[1])
         result = detector.fit(good).predict(test)
         network = detector.embedder.network
+    seen: list[tuple[int, ...]] = []
+    with network._network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape))):
+        layer2, _ = network.features(torch.zeros(1, *detector.settings.input_size, 3, dtype=torch.uint8))
     return {
         "bank": detector.memory_bank.shape,
         "bank's numbers": float(np.abs(detector.memory_bank.astype(np.float64)).sum()),
@@ -380,8 +385,10 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
         "scores": result.scores.tolist(),
         "map": result.maps[0].tolist(),
         "grid": result.patch_scores.shape,
+        "whole": None if result.global_scores is None else result.global_scores.tolist(),
         "layers": network.layers,
-        "number format": network.features(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))[0].dtype,
+        "number format": layer2.dtype,
+        "seen": seen,
         "batches": batches,
         "threads": workers,
         "device": asked,
@@ -391,17 +398,22 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
 
 CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"backbone": "resnet34"}, "backbone", "bank's numbers"),
+    ({"preset": "recommended"}, "preset", "whole"),
     ({"weights": "checkpoint"}, "weights", "bank's numbers"),
     ({"layers": ("layer1", "layer3")}, "layers", "layers"),
     ({"attention": "none"}, "attention", "scores"),
     ({"temperature": 0.01}, "temperature", "scores"),
     ({"context_weight": 2}, "context_weight", "scores"),
+    ({"metric": "whitened"}, "metric", "scores"),
     ({"resize": 72}, "resize", "scores"),
+    ({"resize": (32, 64), "keep_aspect": True}, "keep_aspect", "grid"),
     ({"crop": 48}, "crop", "grid"),
+    ({"resize": 192, "tiles": "2x2"}, "tiles", "seen"),
     ({"coreset_ratio": 0.2}, "coreset_ratio", "bank"),
     ({"projection": 2}, "projection", "patches"),
     ({"neighbors": 3, "image_score": "reweighted"}, "neighbors", "scores"),
     ({"image_score": "reweighted"}, "image_score", "scores"),
+    ({"global_part": "pooled"}, "global_part", "whole"),
     ({"device": "auto"}, "device", "device"),
     ({"precision": "bfloat16"}, "precision", "number format"),
     ({"batch_size": 3}, "batch_size", "batches"),
@@ -451,3 +463,69 @@ def test_every_option_changes_something(
 def test_neighbors_do_not_matter_to_max_scores(good: np.ndarray, images: Callable, small: dict[str, Any]) -> None:
     results = [SAPatchCore(**small, neighbors=k).fit(good).predict(images(2, seed=6)) for k in (2, 9)]
     assert_same(*results)
+
+
+def altered(image: np.ndarray) -> dict[str, np.ndarray]:
+    """By the first word of its note, an image made unlike ``image`` (h, w, 3) uint8 in one way."""
+    whole, (height, width) = Image.fromarray(image), image.shape[:2]
+    return {
+        "Narrower": np.asarray(whole.resize((width // 3, height))),
+        "Wider": np.asarray(whole.resize((width, height // 3))),
+        "Larger": np.asarray(whole.resize((2 * width, 2 * height))),
+        "Smaller": np.asarray(whole.resize((width // 2, height // 2))),
+        "Darker": (image * 0.3).astype(np.uint8),
+        "Brighter": (255 - (255 - image) * 0.2).astype(np.uint8),
+        "Less": np.full_like(image, image.mean((0, 1)).astype(np.uint8)),
+        "Without": np.repeat(image.mean(2, keepdims=True).astype(np.uint8), 3, 2),
+    }
+
+
+class TestNotes:
+    @pytest.mark.parametrize("resize", [64, (64, 96)])
+    def test_unlike_images_have_one_and_good_ones_none(
+        self, small: dict[str, Any], good: np.ndarray, images: Any, resize: Any
+    ) -> None:
+        detector = SAPatchCore(**{**small, "resize": resize}).fit(good)
+        assert detector.predict(images(20, seed=7)).notes == ((),) * 20
+        for word, image in altered(good[0]).items():
+            (notes,) = detector.predict([image]).notes
+            assert [note.split()[0] for note in notes if note.startswith(word)] == [word]
+
+    def test_they_outlive_the_file_and_the_way_there(
+        self, fitted: SAPatchCore, good: np.ndarray, tmp_path: Path
+    ) -> None:
+        arrays = [*altered(good[0]).values(), good[1]]
+        expected = fitted.predict(arrays).notes
+        assert [bool(notes) for notes in expected] == [True] * 8 + [False]
+        fitted.save(tmp_path / "m.safetensors")
+        loaded = SAPatchCore.load(tmp_path / "m.safetensors", batch_size=3)
+        assert loaded.predict(arrays).notes == expected
+        result = loaded.predict(arrays)
+        assert tuple(result.only(i).notes[0] for i in range(len(arrays))) == expected
+
+    def test_a_colour_image_among_grey_ones(self, small: dict[str, Any], good: np.ndarray) -> None:
+        grey = np.repeat(good[..., :1], 3, 3)
+        detector = SAPatchCore(**small).fit(grey)
+        assert detector.predict([good[0]]).notes == (("In colour: the training images are grey.",),)
+        assert detector.predict([grey[0, ..., 0]]).notes == ((),)  # (h, w)
+
+    def test_learning_widens_and_forgetting_narrows(self, small: dict[str, Any], good: np.ndarray, images: Any) -> None:
+        detector, large = SAPatchCore(**small, coreset_ratio=0.2).fit(good), images(1, (128, 128), seed=3)
+        assert len(detector.predict(large).notes[0]) == 1
+        detector.update(large)
+        assert detector.predict(large).notes == ((),)
+        detector.forget("image 10")
+        assert len(detector.predict(large).notes[0]) == 1
+
+    def test_a_file_of_an_earlier_version_gives_none(
+        self, fitted: SAPatchCore, good: np.ndarray, images: Any, tmp_path: Path
+    ) -> None:
+        fitted.save(tmp_path / "m.safetensors")
+        stored = read_model(tmp_path / "m.safetensors")
+        more = {name: value for name, value in stored.more.items() if name != "training.appearance"}
+        write_model(tmp_path / "m.safetensors", replace(stored, more=more))
+        older = SAPatchCore.load(tmp_path / "m.safetensors")
+        unlike = altered(good[0])["Narrower"]
+        assert older.predict([unlike]).notes == ((),)
+        older.update(images(2, seed=5))  # of some images alone, ranges would make the others look unusual
+        assert older.predict([unlike]).notes == ((),)

@@ -191,11 +191,12 @@ def test_values_of_options_in_commands_are_allowed() -> None:
     from sapatchcore.settings import Settings, settings_from
 
     for _, call in CALLS:
-        words = shlex.split(call)
-        for option, value in itertools.pairwise(words):
+        options: dict[str, Any] = {}
+        for option, value in itertools.pairwise(shlex.split(call)):
             name = option.removeprefix("--").replace("-", "_")
             if option.startswith("--") and name in Settings.model_fields:
-                settings_from({name: float(value) if name == "coreset_ratio" else value})
+                options[name] = float(value) if name == "coreset_ratio" else value
+        settings_from(options)
 
 
 def test_the_run_line_and_the_scripts_exist() -> None:

@@ -35,8 +35,12 @@ def unfit(stored: Stored) -> Iterator[tuple[str, Stored]]:
         yield f"no {name}", replace(stored, header=header)
     for name in stored.more:
         if not name.startswith("thumbnails"):
-            yield f"no {name}", replace(stored, more={k: v for k, v in stored.more.items() if k != name})
+            if name != "training.appearance":  # which earlier versions did not keep
+                yield f"no {name}", replace(stored, more={k: v for k, v in stored.more.items() if k != name})
             yield f"one {name}", replace(stored, more={**stored.more, name: stored.more[name][:1]})
+    whole = stored.more["training.appearance"]
+    for what, looks in (("narrow", whole[:, :2]), ("of NaN", torch.full_like(whole, torch.nan))):
+        yield f"appearance {what}", replace(stored, more={**stored.more, "training.appearance": looks})
     bad = torch.full_like(stored.more["training.name"], 255)
     yield "a name that is no text", replace(stored, more={**stored.more, "training.name": bad})
     for name in (name for name in stored.more if name.endswith(".end")):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from sapatchcore import SAPatchCore
-from sapatchcore.embed import attention, patches
+from sapatchcore.embed import attention, patches, whitening
 from sapatchcore.learning import calibrate
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
@@ -83,6 +83,10 @@ class Checks:
     def cross_fitted(self) -> None:
         checks.check_cross_fitted(SAPatchCore(**self._small, coreset_ratio=0.1).fit(self._good), self._good)
 
+    def cross_fitted_whitened(self) -> None:
+        options = {**self._small, "coreset_ratio": 0.9, "metric": "whitened"}
+        checks.check_cross_fitted(SAPatchCore(**options).fit(self._good), self._good)
+
     def threshold(self) -> None:
         checks.check_threshold()
 
@@ -99,6 +103,12 @@ class Checks:
 
     def drawn_from_average(self) -> None:
         checks.check_drawn_from("none")
+
+    def drawn_from_whitened(self) -> None:
+        checks.check_drawn_from("self", 0.5, 2, whitened=True)
+
+    def whitening(self) -> None:
+        checks.check_whitening()
 
     def cell_box(self) -> None:
         checks.check_cell_box((6, 7), (150, 44), (64, 60), (48, 40))
@@ -383,18 +393,17 @@ def smallest_region_first(patch: Patch) -> None:
 
 
 def parts_compared_as_they_are(patch: Patch) -> None:
-    """C > L for r_C > r_L."""
-    patch.setattr(verdict.KindClassifier, "ratios", lambda self, local, context: (local, context))  # noqa: ARG005
+    """x for its lead (x − q) / b."""
+    patch.setattr(verdict.KindClassifier, "_lead", lambda self, name, value: value)  # noqa: ARG005
 
 
-def both_whatever_the_balance(patch: Patch) -> None:
-    right = verdict.KindClassifier.__init__
+def a_kind_whatever_the_margin(patch: Patch) -> None:
+    patch.setattr(verdict, "MARGIN", 0.0)
 
-    def wrong(self: verdict.KindClassifier, known: Any) -> None:
-        right(self, known)
-        self._balances = -math.inf, math.inf
 
-    patch.setattr(verdict.KindClassifier, "__init__", wrong)
+def global_score_left_out_of_the_kind(patch: Patch) -> None:
+    right = verdict.KindClassifier.leads
+    patch.setattr(verdict.KindClassifier, "leads", lambda self, parts: right(self, replace(parts, global_score=None)))
 
 
 def context_without_the_reference(patch: Patch) -> None:
@@ -423,6 +432,41 @@ def temperature_left_out_of_the_shares(patch: Patch) -> None:
     patch.setattr(
         explain, "drawn_from", lambda *given: right(*given[:-1], given[-1].model_copy(update={"temperature": 1.0}))
     )
+
+
+def whitening_left_out_of_the_shares(patch: Patch) -> None:
+    right = explain.drawn_from
+    patch.setattr(explain, "drawn_from", lambda one, *given: right(replace(one, whitening=None), *given))
+
+
+def inverse_for_inverse_root(patch: Patch) -> None:
+    right = whitening.inverse_root
+    patch.setattr(whitening, "inverse_root", lambda covariance: right(covariance) @ right(covariance))
+
+
+def not_whitened(patch: Patch) -> None:
+    patch.setattr(whitening, "inverse_root", lambda covariance: torch.eye(len(covariance), dtype=torch.float64))
+
+
+def whitened_without_shrinkage(patch: Patch) -> None:
+    patch.setattr(whitening, "SHRINKAGE", 0.0)
+
+
+def whitened_channel_by_channel(patch: Patch) -> None:
+    right = whitening.inverse_root
+    patch.setattr(whitening, "inverse_root", lambda covariance: right(torch.diag(torch.diag(covariance))))
+
+
+def context_weight_lost_by_whitening(patch: Patch) -> None:
+    right = whitening.Whitening.of
+    patch.setattr(whitening.Whitening, "of", lambda folds, _: right(folds, 1.0))
+
+
+def own_fold_in_its_whitening(patch: Patch) -> None:
+    def wrong(by: whitening.Whitening, _: torch.device) -> whitening.Whitening:
+        return whitening.Whitening(torch.eye(len(by.local)), torch.eye(len(by.context)))
+
+    patch.setattr(calibrate, "ready", wrong)
 
 
 def crop_left_out_of_the_cells(patch: Patch) -> None:
@@ -551,11 +595,19 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (corners_apart, "regions"),
     (smallest_region_first, "regions"),
     (parts_compared_as_they_are, "kinds"),
-    (both_whatever_the_balance, "kinds"),
+    (a_kind_whatever_the_margin, "kinds"),
+    (global_score_left_out_of_the_kind, "kinds"),
     (context_without_the_reference, "drawn_from"),
     (shares_of_the_attention_alone, "drawn_from"),
     (temperature_left_out_of_the_shares, "drawn_from"),
     (context_without_the_reference, "drawn_from_average"),
+    (whitening_left_out_of_the_shares, "drawn_from_whitened"),
+    (inverse_for_inverse_root, "whitening"),
+    (not_whitened, "whitening"),
+    (whitened_without_shrinkage, "whitening"),
+    (whitened_channel_by_channel, "whitening"),
+    (context_weight_lost_by_whitening, "whitening"),
+    (own_fold_in_its_whitening, "cross_fitted_whitened"),
     (crop_left_out_of_the_cells, "cell_box"),
     (squared_radius, "growth"),
     (new_rows_not_compared_with, "growth"),

@@ -12,17 +12,22 @@ from sapatchcore.settings import Settings, settings_from
 
 DEFAULTS: dict[str, Any] = {
     "backbone": "wide_resnet50_2.tv_in1k",
+    "preset": "paper",
     "weights": "pretrained",
     "layers": ("layer2", "layer3"),
     "attention": "self",
     "temperature": 1.0,
     "context_weight": 1.0,
+    "metric": "euclidean",
     "resize": (256, 256),
+    "keep_aspect": False,
     "crop": (224, 224),
+    "tiles": None,
     "coreset_ratio": 0.01,
     "projection": 128,
     "neighbors": 9,
     "image_score": "max",
+    "global_part": "none",
     "device": "auto",
     "precision": "float32",
     "batch_size": 8,
@@ -35,6 +40,10 @@ ONE_OR_TWO = "resize must be one or two numbers of pixels from 32 to 8192. Got {
 CROP = (
     "crop must be one or two numbers of pixels from 32 to the resized size, or none. Got {}. "
     "Use none to inspect the whole image."
+)
+TILES = (
+    "tiles must be ROWSxCOLUMNS, each from 1 to 16, one number of pixels from 160 to 8192, or none. Got {}. For example "
+    "2x2, or 512."
 )
 WHOLE = "{} must be a whole number from {}. Got {}."
 
@@ -77,6 +86,7 @@ def test_every_option_says_what_it_means_and_allows(name: str) -> None:
         ("temperature", "0.25", 0.25),
         ("temperature", "auto", "auto"),
         ("context_weight", 2, 2.0),
+        ("metric", "whitened", "whitened"),
         ("resize", 224, (224, 224)),
         ("resize", "256", (256, 256)),
         ("resize", "256x320", (256, 320)),
@@ -92,6 +102,12 @@ def test_every_option_says_what_it_means_and_allows(name: str) -> None:
         ("crop", "None", None),
         ("crop", "256", (256, 256)),
         ("crop", "128x256", (128, 256)),
+        ("tiles", "1x1", (1, 1)),
+        ("tiles", " 1 X 3 ", (1, 3)),
+        ("tiles", [3, 1], (3, 1)),
+        ("tiles", 160, 160),
+        ("tiles", "192", 192),
+        ("tiles", "none", None),
         ("coreset_ratio", 1, 1.0),
         ("coreset_ratio", 1e-9, 1e-9),
         ("coreset_ratio", "0.1", 0.1),
@@ -149,6 +165,11 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
             "context_weight must be above 0, up to 1000000. Got nan. Use 1 for the paper's.",
         ),
         ("attention", None, "attention must be 'self' or 'none'. Got None."),
+        (
+            "metric",
+            "whitend",
+            "metric must be 'euclidean' or 'whitened'. Got 'whitend'. Did you mean 'whitened'?",
+        ),
         ("resize", 31, ONE_OR_TWO.format(31)),
         ("resize", 8193, ONE_OR_TWO.format(8193)),
         ("resize", None, ONE_OR_TWO.format(None)),
@@ -161,6 +182,16 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
         ("resize", (256, 31), ONE_OR_TWO.format("(256, 31)")),
         ("crop", 31, CROP.format(31)),
         ("crop", "all", CROP.format("'all'")),
+        ("tiles", 159, TILES.format(159)),
+        ("tiles", 8193, TILES.format(8193)),
+        ("tiles", 0, TILES.format(0)),
+        ("tiles", True, TILES.format(True)),
+        ("tiles", "2", TILES.format("'2'")),
+        ("tiles", "2x", TILES.format("'2x'")),
+        ("tiles", "0x2", TILES.format("'0x2'")),
+        ("tiles", "17x2", TILES.format("'17x2'")),
+        ("tiles", (2, 2, 2), TILES.format("(2, 2, 2)")),
+        ("tiles", "many", TILES.format("'many'")),
         ("coreset_ratio", 3, "coreset_ratio must be in (0, 1]. Got 3. Use 0.1 for 10 %."),
         ("coreset_ratio", 0, "coreset_ratio must be in (0, 1]. Got 0. Use 0.1 for 10 %."),
         ("coreset_ratio", -0.1, "coreset_ratio must be in (0, 1]. Got -0.1. Use 0.1 for 10 %."),
@@ -171,7 +202,11 @@ def test_valid_values(name: str, value: object, expected: object) -> None:
         ("neighbors", 0, WHOLE.format("neighbors", "1 to 9", 0)),
         ("neighbors", 10, WHOLE.format("neighbors", "1 to 9", 10)),
         ("neighbors", 2.5, WHOLE.format("neighbors", "1 to 9", 2.5)),
-        ("image_score", "maxx", "image_score must be 'max' or 'reweighted'. Got 'maxx'. Did you mean 'max'?"),
+        (
+            "image_score",
+            "maxx",
+            "image_score must be 'max', 'reweighted' or 'smoothed'. Got 'maxx'. Did you mean 'max'?",
+        ),
         ("device", "gpu", "device must be 'auto', 'cpu', 'cuda', 'cuda:0' (1, …) or 'mps'. Got 'gpu'."),
         ("device", "cuda:", "device must be 'auto', 'cpu', 'cuda', 'cuda:0' (1, …) or 'mps'. Got 'cuda:'."),
         ("device", "cpu\n", "device must be 'auto', 'cpu', 'cuda', 'cuda:0' (1, …) or 'mps'. Got 'cpu\\n'."),
@@ -217,6 +252,20 @@ def test_unknown_option_without_a_near_name_lists_all() -> None:
             "crop must not exceed resize. Got crop 224x224 and resize 200x200. Use crop none to inspect the whole image.",
         ),
         ({"resize": "300x200", "crop": 224}, "crop must not exceed resize. Got crop 224x224 and resize 300x200."),
+        (
+            {"tiles": "4x2"},
+            "tiles 4x2 need an input of at least 256x192 pixels, since neighbours overlap. Got an input of 224x224. "
+            "Use fewer tiles, or a larger `resize` or `crop`.",
+        ),
+        (
+            {"tiles": 224},
+            "tiles must be smaller than the input. Got tiles of 224 pixels and an input of 224x224. Use smaller tiles",
+        ),
+        (
+            {"resize": 2048, "crop": None, "tiles": 160},
+            "tiles must be so large that 16 a side do. Got tiles of 160 pixels, of which neighbours share 128, and an input of "
+            "2048x2048. Use larger tiles.",
+        ),
         ({"layers": "layer2,layer2"}, "layers must be two different layers. Got 'layer2' twice."),
         (
             {"image_score": "reweighted", "neighbors": 1},
@@ -240,6 +289,37 @@ def test_input_size_is_the_crop_or_the_resized_size() -> None:
     assert settings_from({"resize": "64x96", "crop": None}).input_size == (64, 96)
 
 
+@pytest.mark.parametrize("tiles", [None, 512, (2, 3)])
+def test_tiles_come_back_from_json(tiles: object) -> None:
+    settings = settings_from({"resize": 1024, "crop": None, "tiles": tiles})
+    assert settings_from(settings.model_dump(mode="json")).tiles == tiles
+
+
 def test_json_form_gives_the_same_settings_back() -> None:
     settings = settings_from({"resize": "64x96", "crop": None, "projection": "none", "layers": "a,b"})
     assert settings_from(settings.model_dump(mode="json")) == settings
+
+
+def test_a_preset_gives_defaults_and_what_is_given_wins() -> None:
+    found = settings_from({"preset": "recommended", "backbone": "builtin"})
+    beyond = {name: value for name, value in found.model_dump().items() if value != DEFAULTS[name]}
+    assert beyond == {
+        "preset": "recommended",
+        "backbone": "builtin",
+        "attention": "none",
+        "temperature": "auto",
+        "keep_aspect": True,
+        "crop": None,
+        "image_score": "smoothed",
+        "global_part": "pooled",
+    }
+    assert settings_from({"preset": "recommended", "backbone": "efficientnet_lite2"}).metric == "whitened"
+    given = {"preset": "recommended", "backbone": "builtin", "attention": "self", "crop": 224, "global_part": "none"}
+    own = settings_from(given)
+    assert (own.attention, own.crop, own.global_part) == ("self", (224, 224), "none")
+    assert settings_from(found.model_dump()) == found, "as a model file has it"
+    assert settings_from({"preset": "paper"}).model_dump() == DEFAULTS
+    with pytest.raises(
+        SettingsError, match=r"^preset must be 'paper' or 'recommended'\. Got 'recomended'\. Did you mean"
+    ):
+        settings_from({"preset": "recomended"})

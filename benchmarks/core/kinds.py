@@ -21,12 +21,14 @@ from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import GOOD, Dataset
 from sapatchcore.result import Result
 from sapatchcore.score.threshold import possible_rate
-from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL
+from sapatchcore.score.verdict import CO_OCCURRENCE, LOCAL, UNCLEAR
 from sapatchcore.synth.write import find_scene, write_dataset
 
-QUESTION = "Verdicts: of each kind of defect, how many are rejected, and are these called local, co-occurrence or both?"
+QUESTION = (
+    "Verdicts: of each kind of defect, how many are rejected, and are these called local, co-occurrence or unclear?"
+)
 RATES = (0.01, 0.05)
-CALLS = (LOCAL, CO_OCCURRENCE, BOTH)
+CALLS = (LOCAL, CO_OCCURRENCE, UNCLEAR)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from benchmarks.core.method import results_of, subset
 from benchmarks.measure import Record, parser, table
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
+from sapatchcore.embed.adaptation import adapted
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.embed.temperature import with_temperature
 from sapatchcore.settings import Settings, settings_from
 
 QUESTION = (
@@ -64,7 +64,7 @@ def settings_of(dataset: Dataset, backbone: str, given: Any) -> Iterator[Setting
         for temperature in given.temperatures.split(","):
             settings = settings_from({**base, "temperature": temperature})
             paths = [sample.path for sample in dataset.train]
-            yield with_temperature(Embedder(settings), paths)[0].settings
+            yield adapted(Embedder(settings), paths)[0].settings
 
 
 def show(runs: list[dict[str, Any]]) -> None:

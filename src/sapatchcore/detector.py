@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
+from sapatchcore.embed.adaptation import adapted
 from sapatchcore.embed.patches import Embedder, Patches
-from sapatchcore.embed.temperature import with_temperature
 from sapatchcore.errors import DataError, NotFittedError
-from sapatchcore.learning.calibrate import cross_fitted, separate
+from sapatchcore.learning.calibrate import FOLDS, cross_fitted, separate, with_scales
 from sapatchcore.learning.images import Updatable
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose, projection_of
+from sapatchcore.memory.pooled import pooled
 from sapatchcore.memory.spill import GrowingRows, Spill, bank_of
 from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.model_file import load_model_file, to_stored, write_model
@@ -34,8 +32,6 @@ from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.explain import Explanation, cause_of
 from sapatchcore.score.regions import Region
 from sapatchcore.settings import Settings, settings_from
-
-Float32 = npt.NDArray[np.float32]
 
 
 class SAPatchCore(Updatable):
@@ -80,16 +76,19 @@ class SAPatchCore(Updatable):
         SettingsError: the network or a layer does not exist.
         """
         sources, total = as_sources(images, good_images)
-        embedder, sources = with_temperature(self.embedder, sources)  # beyond the paper, where `temperature` is "auto"
+        embedder, sources = adapted(self.embedder, sources, FOLDS)  # beyond the paper, where settings ask for it
         settings = embedder.settings
         apart = None if calibrate is None else as_sources(calibrate, all_images)
         project = projection_of(settings, embedder.network)
         training: list[TrainingImage] = []
+        statistics = []
         with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
             for batch, patches in embedder.patches(sources):  # steps 1 to 5
                 projected.append(project(patches))  # step 6: the random projection,
                 spill.append(patches)
                 training += training_images(batch)
+                if patches.layers is not None:
+                    statistics.append(pooled(patches.layers))
                 if progress is not None:
                     progress("embed", len(training), total)
             if not training:
@@ -99,12 +98,13 @@ class SAPatchCore(Updatable):
             report = None if progress is None else lambda done: progress("coreset", done, count)
             coreset = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
             # and the kept patches with all their numbers.
-            bank = bank_of(coreset, spill, training, settings.search, x.device)
+            bank = bank_of(coreset, spill, training, settings.search, x.device, statistics)
             if apart is None:
-                calibration = cross_fitted(x, spill, settings, bank, progress)
+                calibration = cross_fitted(x, spill, embedder, bank, progress)
             else:
                 calibration = separate(bank, embedder, apart, progress)
-        _ = bank.index  # built now, so that the first image need not wait for it
+        bank, calibration = with_scales(bank, calibration)  # beyond the paper, where there is a global part
+        _ = bank.index, bank.usual  # built now, so that the first image need not wait for them
         self.settings, self.embedder, self._bank, self._calibration = settings, embedder, bank, calibration
         return self
 
@@ -117,14 +117,11 @@ class SAPatchCore(Updatable):
         """
         bank, (sources, total) = self.bank, as_sources(images, all_images)
         scored = (
-            (
-                batch,
-                score_patches(patches, bank, self.settings),
-            )  # steps 7 and 8: the nearest patch of the bank, the image score
+            (batch, score_patches(patches, bank, self.settings))  # steps 7 and 8: the nearest patches, the image score
             for batch, patches in self.embedder.patches(sources)  # steps 1 to 5
         )
         # Step 9, the anomaly maps, is done when they are asked for.
-        return gather_result(scored, self.settings, calibration=self._calibration, total=total, progress=progress)
+        return gather_result(scored, self.settings, self._calibration, bank.usual, total=total, progress=progress)
 
     def score(self, batch: Batch) -> Scored:
         """As ``predict`` of one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does."""
@@ -132,16 +129,8 @@ class SAPatchCore(Updatable):
 
     def _scored(self, batch: Batch, patches: Patches) -> Scored:
         arrays = score_patches(patches, self.bank, self.settings)
-        result = gather_result([(batch, arrays)], self.settings, calibration=self._calibration)
+        result = gather_result([(batch, arrays)], self.settings, self._calibration, self.bank.usual)
         return Scored(result, patches, self.bank, self.settings)
-
-    def embed(self, images: Images) -> Float32:
-        """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
-        sources, _ = as_sources(images, all_images)
-        found = [one.rows().unflatten(1, one.grid).cpu().numpy() for _, one in self.embedder.patches(sources)]
-        if not found:
-            raise DataError("No image to embed was given. Give at least one.")
-        return np.concatenate(found)
 
     def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
         """Each image's verdict with its reasons: the nearest good patches, and where the context was drawn from.
@@ -157,11 +146,6 @@ class SAPatchCore(Updatable):
         return found
 
     @property
-    def device(self) -> str:
-        """What the network computes on: "cpu", "cuda" or "mps"."""
-        return self.embedder.network.device.type
-
-    @property
     def bank(self) -> Bank:  # type: ignore[override]  # read-only, as learning/images.py takes it
         """The memory bank with its provenance. Raises NotFittedError before ``fit`` or ``load``."""
         if self._bank is None:
@@ -169,25 +153,6 @@ class SAPatchCore(Updatable):
                 "This detector has learned nothing yet. Call fit with good images, or load a model file."
             )
         return self._bank
-
-    @property
-    def memory_bank(self) -> Float32:
-        """(m, d) float32, read-only: the kept patches of good images. Raises as ``bank``."""
-        rows = self.bank.rows.cpu().numpy()
-        rows.flags.writeable = False  # on the CPU these are the very numbers that predict compares with
-        return rows
-
-    @property
-    def covering_radius(self) -> float:
-        """Every patch learned from lies within this distance of a row of the bank, in the projection in which rows were
-        chosen."""
-        return self.bank.radius + self.bank.loosened
-
-    @property
-    def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Names of the training images, and for each row of the bank the number of its image and its patch, (m,)."""
-        bank = self.bank
-        return tuple(image.name for image in bank.training), bank.images.numpy(), bank.cells.numpy()
 
     def save(
         self, path: str | os.PathLike[str], *, include_weights: bool = True, include_thumbnails: bool = True
@@ -200,7 +165,7 @@ class SAPatchCore(Updatable):
         Raises NotFittedError before ``fit``; ModelFileError where the file cannot be written.
         """
         inside = include_weights, include_thumbnails
-        write_model(Path(path), to_stored(self.settings, self.embedder.network, self.bank, self._calibration, *inside))
+        write_model(Path(path), to_stored(self.settings, self.embedder, self.bank, self._calibration, *inside))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:

@@ -4,6 +4,8 @@ Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m
 patch that each row came from; ``training.name`` (bytes,) uint8, names in UTF-8 one after another, and ``training.name.end``
 (n,) int64, where each ends; ``training.size`` (n, 2) int32; ``thumbnails`` and ``thumbnails.end``, JPEG files likewise;
 ``calibration.*``, the arrays of ``Calibration``, and names and sizes where its images were not learned from;
+``global.rows`` (n, d) float32, the training images' pooled statistics, where there is a global part; ``whitening.local``
+and ``whitening.context``, what patches are multiplied by, where the metric is whitened;
 ``weights.*``, the network up to its second layer. Header: one JSON text with the format's number, settings, versions, and a
 SHA-256 over all of it; safetensors reads none above 100 MB, so nothing in it grows with the images. The target is whole at
 all times, before or after.
@@ -25,9 +27,9 @@ import torch
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.packed import Texts
-from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.embed.weights import PACKAGED, Weights, digest
+from sapatchcore.embed.weights import PACKAGED, Weights, digest, origin
+from sapatchcore.embed.whitening import Whitening
 from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.learning.calibrate import (
     CALIBRATION_NAMES,
@@ -36,6 +38,7 @@ from sapatchcore.learning.calibrate import (
     calibration_tensors,
 )
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.pooled import ROWS, SCALES, GlobalPart
 from sapatchcore.memory.training import NAMES, TrainingImages, files_to_tensors
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.settings import Settings, settings_from
@@ -197,16 +200,18 @@ def _names_as_tensors(path: Path, header: dict[str, Any]) -> dict[str, torch.Ten
 
 def to_stored(
     settings: Settings,
-    backbone: Backbone,
+    embedder: Embedder,
     bank: Bank,
     calibration: Calibration | None,
     include_weights: bool,
     include_thumbnails: bool,
 ) -> Stored:
     """All that the model file of a fitted detector holds."""
-    header = {
+    backbone = embedder.network
+    header: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
-        **origin(settings),
+        **({"requested": settings.requested} if settings.requested else {}),
+        **origin(settings.backbone, settings.weights),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm")},
         "layers": backbone.layers,
         "channels": backbone.channels,
@@ -217,18 +222,12 @@ def to_stored(
         "weights_sha256": digest(backbone.weights),
     }
     more = {**TrainingImages.of(bank.training).tensors(include_thumbnails), **calibration_tensors(calibration)}
+    if bank.global_part is not None:
+        more[ROWS], header[SCALES] = bank.global_part.rows, bank.global_part.scales
+    if embedder.whitening is not None:
+        more |= embedder.whitening.tensors()
     weights = backbone.weights if include_weights else None
     return Stored(header, bank.rows, bank.images, bank.cells, weights, more)
-
-
-def origin(settings: Settings) -> dict[str, Any]:
-    """JSON-ready: what was asked of the settings that ``fit`` resolved; of a network with packaged weights, whose they are."""
-    found: dict[str, Any] = {"requested": settings.requested} if settings.requested else {}
-    if (packaged := PACKAGED.get(settings.backbone)) is not None:
-        found["network"] = {"architecture": packaged.architecture}
-        if settings.weights == "pretrained":
-            found["network"] |= {"weights": packaged.package, "licence": packaged.licence}
-    return found
 
 
 def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, Embedder, Bank, Calibration | None]:
@@ -252,18 +251,21 @@ def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, E
             f"{path} holds no network weights, and those found here ({settings.weights}) are not the ones it was "
             "fitted with. Name the right file with weights, or save the model with its weights."
         )
-    return settings, embedder, *_restored(path, stored, settings, embedder.network.device)
+    return settings, embedder, *_restored(path, stored, settings, embedder)
 
 
-def _restored(path: Path, stored: Stored, settings: Settings, device: torch.device) -> tuple[Bank, Calibration | None]:
-    """The bank, its rows on ``device``, and the calibration, None where ``settings`` score otherwise than it was taken.
+def _restored(path: Path, stored: Stored, settings: Settings, embedder: Embedder) -> tuple[Bank, Calibration | None]:
+    """The bank, its rows on the network's device, and the calibration, None where ``settings`` score otherwise than it was
+    taken; ``embedder`` gets its whitening.
 
     Raises ModelFileError where the file's parts do not fit together: its checksum has no key, so anybody can write one that
     fits whatever the file holds.
     """
     try:
         training = TrainingImages.from_tensors(stored.more)
-        bank = _bank_from(stored, training, device, settings)
+        bank = _bank_from(stored, training, embedder.network.device, settings)
+        if settings.metric == "whitened":
+            embedder.whitening = Whitening.from_tensors(stored.more, stored.header["channels"])
         rows, width = bank.rows.shape
         if width != sum(stored.header["channels"]) or not len(bank.images) == len(bank.cells) == rows > 0:
             raise ValueError(f"a bank of {rows} × {width} numbers")
@@ -293,4 +295,5 @@ def _bank_from(stored: Stored, training: TrainingImages, device: torch.device, s
         reach["chosen"],
         reach["loosened"],
         settings.search,
+        None if settings.global_part == "none" else GlobalPart.from_file(stored.more, header, len(training)),
     )

@@ -9,35 +9,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapatchcore.data.pixels import Size
+from sapatchcore.data.pixels import Appearance, Size
 from sapatchcore.data.sources import Batch
-from sapatchcore.errors import DataError, NotFittedError
+from sapatchcore.data.statistics import ImageStatistics
+from sapatchcore.errors import DataError
 from sapatchcore.score.anomaly_score import Float32, Maps, anomaly_map, part_map
-from sapatchcore.score.calibration import NO_CALIBRATION, Calibration
-from sapatchcore.score.regions import Region, find_regions
-from sapatchcore.score.threshold import p_values, possible_rate
-from sapatchcore.score.verdict import KindClassifier, Verdict
+from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.verdict import Verdicts
 from sapatchcore.settings import Settings
 
-_ROUNDING = 1e-5  # of a map's values, relative, at most
 _OF_IMAGES = ("scores", "local_scores", "context_scores")
 _OF_PATCHES = ("patch_scores", "local_patches", "context_patches", "neighbours")
+_OF_GLOBAL = ("global_scores", "global_patches")  # where there is a global part
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Verdicts):
     """n scored images; higher = more anomalous, everywhere.
 
     Attributes:
         paths: n texts, each image's path, or "image 3" for one that came as pixels.
         scores: (n,) float32, one an image. local_scores, context_scores: (n,) float32, its two parts:
-            score² = local² + context².
+            score² = local² + context², where there is no global part.
         patch_scores: (n, h, w) float32 on layer 2's grid. local_patches, context_patches: (n, h, w) float32, the parts
             of each: patch score² = local² + context².
         neighbours: (n, h, w) int64, the nearest row of the memory bank.
         sizes: n × (H, W), the images' own sizes in pixels.
         resize, crop: how the images were brought to the network.
         calibration: the scores of good images that verdicts are measured against; None where there are none.
+        global_scores: (n,) float32, how far each image as a whole is from good ones, and global_patches: (n, h, w) float32, what
+            each place adds to its square; None where settings have no global part. With it ``scores`` are fused, see
+            score/fusion.py, and local² + context² is the square of the patches' own score.
+        appearance: n × (brightness, contrast, colour), or (). usual: what the training images had; None where not kept.
 
     Raises:
         ValueError: lengths or shapes that do not fit each other (a defect of the caller's code).
@@ -55,6 +58,10 @@ class Result:
     resize: Size
     crop: Size | None
     calibration: Calibration | None = None
+    global_scores: Float32 | None = None
+    global_patches: Float32 | None = None
+    appearance: tuple[Appearance, ...] = ()
+    usual: ImageStatistics | None = None
 
     def __post_init__(self) -> None:
         n = len(self.paths)
@@ -76,8 +83,16 @@ class Result:
     def only(self, image: int) -> Result:
         """The result of the image number ``image`` alone."""
         here = slice(image, image + 1)
-        each = (f.name for f in fields(self) if f.name not in ("resize", "crop", "calibration"))
+        each = [f.name for f in fields(self) if f.name not in ("resize", "crop", "calibration", "usual")]
+        each = [name for name in each if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name)[here] for name in each})
+
+    @property
+    def notes(self) -> tuple[tuple[str, ...], ...]:
+        """n × sentences: what of an image lies outside of what the training images had, its size for example; mostly none."""
+        if self.usual is None or not self.appearance:
+            return ((),) * len(self)
+        return self.usual.notes(self.sizes, self.appearance)
 
     @property
     def maps(self) -> Maps:
@@ -95,47 +110,13 @@ class Result:
         return self._parts(self.context_patches)
 
     @property
-    def p_values(self) -> npt.NDArray[np.float64]:
-        """(n,) float64 in (0, 1]: small where few good images score as high. Raises NotFittedError without calibration."""
-        return p_values(self.scores, self._calibrated().scores)
-
-    def rate(self, false_reject: float | None = None) -> float:
-        """The promised rate: ``false_reject``, or where it is None 0.01, or the smallest rate that the calibration can
-        promise where that is larger. Raises NotFittedError without calibration."""
-        count = len(self._calibrated())
-        return possible_rate(count) if false_reject is None else false_reject
-
-    def threshold(self, false_reject: float | None = None) -> float:
-        """The score above which an image is rejected, so that at most ``false_reject`` of good parts are; see ``Calibrated``."""
-        return self._calibrated().threshold(false_reject)
-
-    def pixel_threshold(self, false_reject: float | None = None) -> float:
-        """The map value such that at most ``false_reject`` of good images show any pixel above it; as ``threshold``."""
-        return self._calibrated().pixel_threshold(false_reject)
-
-    def regions(self, image: int, false_reject: float | None = None) -> list[Region]:
-        """The regions of one image above ``pixel_threshold``, with area, box and mask, the highest peak first."""
-        limit = self.pixel_threshold(false_reject)
-        if self.patch_scores[image].max() * (1 + _ROUNDING) <= limit:  # as of most good images
-            return []  # a map's values are means of patch scores: none exceeds them all
-        return find_regions(self.maps[image], limit)
-
-    def verdicts(self, false_reject: float | None = None) -> list[Verdict]:
-        """What is decided of each image, and of which kind it is; false_reject and errors as of ``threshold``."""
-        kinds, limit = KindClassifier(self._calibrated()), self.threshold(false_reject)
-        parts = self.local_patches.max((1, 2)), self.context_patches.max((1, 2))
-        verdicts = []
-        for row in zip(self.scores, self.p_values, self.local_scores, self.context_scores, *parts, strict=True):
-            score, p, local, context, most_local, most_context = (float(value) for value in row)
-            ratios = kinds.ratios(most_local, most_context)
-            kind = kinds.kind(most_local, most_context) if score > limit else ""
-            verdicts.append(Verdict(score > limit, score, limit, p, local, context, *ratios, kind))
-        return verdicts
-
-    def _calibrated(self) -> Calibration:
-        if self.calibration is None:
-            raise NotFittedError(NO_CALIBRATION)
-        return self.calibration
+    def global_maps(self) -> Maps | None:
+        """What each place adds to the square of the global score, (H, W) float32, smoothed as the others; below 0 where the image
+        is more usual for it. None without a global part."""
+        shares = self.global_patches
+        if shares is None:
+            return None
+        return Maps(self.sizes, lambda i: anomaly_map(shares[i], self.sizes[i], self.resize, self.crop))
 
     def _parts(self, part: Float32) -> Maps:
         return Maps(
@@ -146,33 +127,37 @@ class Result:
 def gather_result(
     scored: Iterable[tuple[Batch, Sequence[npt.NDArray[Any]]]],
     settings: Settings,
-    *,
     calibration: Calibration | None = None,
+    usual: ImageStatistics | None = None,
+    *,
     total: int | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
     stage: str = "predict",
 ) -> Result:
     """One Result of scored batches, whatever scored them.
 
-    scored: each batch with its arrays in the order of ``score_patches``. settings: that they were scored with. calibration: what
-    verdicts are measured against. total: images in all, where that is known; for ``progress(stage, done, total)``.
+    scored: each batch with its arrays in the order of ``score_patches``. settings: that they were scored with. calibration,
+    usual: as of Result. total: images in all, where that is known; for ``progress(stage, done, total)``.
 
     Raises DataError where there is no image.
     """
     names: list[str] = []
     sizes: list[Size] = []
+    looks: list[Appearance] = []
     columns = _Columns(total or 0)
     for batch, some in scored:
         columns.append(some)
         names += batch.names
         sizes += batch.sizes
+        looks += batch.appearance
         if progress is not None:
             progress(stage, len(names), total)
     if not names:
         raise DataError("No image to score was given. Give at least one.")
-    arrays: dict[str, Any] = dict(zip((*_OF_IMAGES, *_OF_PATCHES), columns.arrays(), strict=True))
-    arrays |= {"resize": settings.resize, "crop": settings.crop, "calibration": calibration}
-    return Result(paths=tuple(names), sizes=tuple(sizes), **arrays)
+    found = columns.arrays()
+    arrays: dict[str, Any] = dict(zip((*_OF_IMAGES, *_OF_PATCHES, *_OF_GLOBAL)[: len(found)], found, strict=True))
+    arrays |= {"resize": settings.resize, "crop": settings.crop, "calibration": calibration, "usual": usual}
+    return Result(paths=tuple(names), sizes=tuple(sizes), appearance=tuple(looks), **arrays)
 
 
 class _Columns:

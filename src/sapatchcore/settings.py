@@ -13,8 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from sapatchcore.errors import SettingsError, did_you_mean
+from sapatchcore.presets import recommended
 
 SMALLEST_INPUT = 32  # pixels a side: below it, layer 3 of a network with stride 16 has a single cell
+OVERLAP = 64  # pixels that a tile reaches beyond the cut between it and its neighbour (embed/tiles.py)
+SMALLEST_TILE = 2 * OVERLAP + SMALLEST_INPUT
+MOST_TILES = 16  # a side
 
 
 def _size(value: object) -> object:
@@ -44,8 +48,17 @@ def _number_or_none(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
+def _tiles(value: object) -> object:
+    """512 and "512" → 512, pixels a side; "2x3" and [2, 3] → (2, 3), rows and columns; None and "none" → None."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return _size(value) if isinstance(value, str) else value
+
+
 Side = Annotated[int, Field(ge=SMALLEST_INPUT, le=8192)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(_size)]
+Count = Annotated[int, Field(ge=1, le=MOST_TILES)]
+Tiles = Annotated[int, Field(strict=True, ge=SMALLEST_TILE, le=8192)] | tuple[Count, Count]
 OptionalSize = Annotated[tuple[Side, Side] | None, BeforeValidator(_size)]
 
 
@@ -63,6 +76,12 @@ class Settings(BaseModel):
         "Network that gives the features: any timm model name; 'builtin', the small one that comes with the package; or "
         "'efficientnet_lite0' or 'efficientnet_lite2', with ImageNet weights from the package index (extra imagenet).",
         "a timm model name, or 'builtin'",
+    )
+    preset: Literal["paper", "recommended"] = _option(
+        "paper",
+        "Which defaults all options have that are not given: the paper's model ('paper'), or what found most on made defects "
+        "('recommended').",
+        "'paper' or 'recommended'",
     )
     weights: str = _option(
         "pretrained",
@@ -85,7 +104,7 @@ class Settings(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | Literal["auto"] = _option(
         1.0,
         "Beyond the paper: the attention's products are divided by it. Below 1 it is sharper, towards the channel's maximum; "
-        "above, flatter, towards its mean. 'auto': a number that fits the network, from the first good images.",
+        "above, flatter, towards its mean. 'auto': a number that fits the network, from some of the good images.",
         "above 0, up to 1000000, or 'auto'",
         "Use 1 for the paper's.",
     )
@@ -95,17 +114,36 @@ class Settings(BaseModel):
         "above 0, up to 1000000",
         "Use 1 for the paper's.",
     )
+    metric: Literal["euclidean", "whitened"] = _option(
+        "euclidean",
+        "How patches are compared: as they are ('euclidean'), or beyond the paper with both parts whitened by the covariance of "
+        "good patches ('whitened', a Mahalanobis distance).",
+        "'euclidean' or 'whitened'",
+    )
     resize: Size = _option(
         (256, 256),
         "Size to which every image is resized (Lanczos), both sides: one number, or HEIGHTxWIDTH.",
         f"one or two numbers of pixels from {SMALLEST_INPUT} to 8192",
         "For example 256, or 256x320.",
     )
+    keep_aspect: bool = _option(
+        False,
+        "Beyond the paper: the smaller number of `resize` is the shorter side's, and the longer side follows the first training "
+        "image's shape, up to 4 times as long.",
+        "true or false",
+    )
     crop: OptionalSize = _option(
         (224, 224),
         "Centre crop after resizing: one number, HEIGHTxWIDTH, or none to inspect the whole image.",
         f"one or two numbers of pixels from {SMALLEST_INPUT} to the resized size, or none",
         "Use none to inspect the whole image.",
+    )
+    tiles: Annotated[Tiles | None, BeforeValidator(_tiles)] = _option(
+        None,
+        "For large images: the network sees the resized and cropped image in overlapping tiles, so many, or of at most so many "
+        "pixels a side; bank, scores and map are those of the whole image (docs/tiles.md).",
+        f"ROWSxCOLUMNS, each from 1 to {MOST_TILES}, one number of pixels from {SMALLEST_TILE} to 8192, or none",
+        "For example 2x2, or 512.",
     )
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = _option(
         0.01, "Share of the training patches that the memory bank keeps.", "in (0, 1]", "Use 0.1 for 10 %."
@@ -120,10 +158,17 @@ class Settings(BaseModel):
         "Neighbours in the memory bank that weigh a 'reweighted' image score.",
         "a whole number from 1 to 9",
     )
-    image_score: Literal["max", "reweighted"] = _option(
+    image_score: Literal["max", "reweighted", "smoothed"] = _option(
         "max",
-        "Image score: the largest patch score ('max', the authors'), or that times Roth et al.'s weight ('reweighted').",
-        "'max' or 'reweighted'",
+        "Image score: the largest patch score ('max', the authors'), that times Roth et al.'s weight ('reweighted'), or beyond "
+        "the paper the largest mean of 3x3 patches ('smoothed').",
+        "'max', 'reweighted' or 'smoothed'",
+    )
+    global_part: Literal["none", "pooled"] = _option(
+        "none",
+        "Beyond the paper: a third part of the score, how unusual the image is as a whole, from each channel's mean and "
+        "deviation over it ('pooled').",
+        "'none' or 'pooled'",
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = _option(
         "auto",
@@ -171,9 +216,17 @@ class Settings(BaseModel):
         """(h, w) of what the network sees."""
         return self.crop or self.resize
 
+    @property
+    def not_inspected(self) -> float:
+        """The share of each image, its border, that the centre crop leaves out; in [0, 1)."""
+        seen, whole = self.input_size, self.resize
+        return 1 - seen[0] * seen[1] / (whole[0] * whole[1])
+
 
 def settings_from(options: Mapping[str, Any]) -> Settings:
     """Settings from options by name, all others at their defaults.
+
+    With ``preset`` "recommended" the defaults are those of ``recommended``; what is given wins over them.
 
     Raises SettingsError: an unknown name (with the nearest known one), or a value outside its range.
     """
@@ -181,6 +234,8 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
     for name in options:
         if name not in names:
             raise SettingsError(f"{name!r} is not an option.{did_you_mean(name, names)} Allowed: {', '.join(names)}.")
+    if options.get("preset") == "recommended":
+        options = {**recommended(str(options.get("backbone", ""))), **options}
     try:
         settings = Settings(**options)
     except ValidationError as error:
@@ -202,11 +257,35 @@ def _check_together(settings: Settings) -> None:
             f"crop must not exceed resize. Got crop {_text(crop)} and resize {_text(resize)}. "
             "Use crop none to inspect the whole image."
         )
+    if settings.tiles is not None:
+        _check_tiles(settings.tiles, settings.input_size)
     if settings.layers[0] == settings.layers[1]:
         raise SettingsError(f"layers must be two different layers. Got {settings.layers[0]!r} twice.")
     if settings.image_score == "reweighted" and settings.neighbors == 1:
         raise SettingsError(
             "neighbors must be from 2 to 9 for image_score 'reweighted'. Got 1: every image's weight would be 0."
+        )
+
+
+def _check_tiles(tiles: Tiles, size: tuple[int, int]) -> None:
+    """Raises SettingsError where an input of ``size`` has no room for them."""
+    if isinstance(tiles, tuple):
+        needed = [0 if count == 1 else 2 * OVERLAP + count * SMALLEST_INPUT for count in tiles]
+        if size[0] < needed[0] or size[1] < needed[1]:
+            raise SettingsError(
+                f"tiles {_text(tiles)} need an input of at least {_text((needed[0], needed[1]))} pixels, since neighbours "
+                f"overlap. Got an input of {_text(size)}. Use fewer tiles, or a larger `resize` or `crop`."
+            )
+        return
+    if tiles >= max(size):
+        raise SettingsError(
+            f"tiles must be smaller than the input. Got tiles of {tiles} pixels and an input of {_text(size)}. "
+            "Use smaller tiles, or a larger `resize` or `crop`."
+        )
+    if max(size) > tiles + (MOST_TILES - 1) * (tiles - 2 * OVERLAP):
+        raise SettingsError(
+            f"tiles must be so large that {MOST_TILES} a side do. Got tiles of {tiles} pixels, of which neighbours share "
+            f"{2 * OVERLAP}, and an input of {_text(size)}. Use larger tiles."
         )
 
 

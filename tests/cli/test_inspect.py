@@ -17,16 +17,30 @@ def test_predict_prints_one_line_an_image(root: Path, model: Path, capsys: pytes
     images = [str(root / "bench/test" / name) for name in ("good", "over-coupling/000.png")]
     assert run("predict", str(model), *images, "--false-reject", "0.5") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "verdict\tp\tscore\tlocal\tcontext\tkind\tpath"
+    assert lines[0] == "verdict\tp\tscore\tlocal\tcontext\tkind\tpath\tnotes"
     assert len(lines) == 1 + 8 + 1
     for line in lines[1:]:
-        word, *numbers, kind, _ = line.split("\t")
+        word, *numbers, kind, _, notes = line.split("\t")
         p, score, local, context = map(float, numbers)
         assert score**2 == pytest.approx(local**2 + context**2, rel=1e-4)
         assert word == ("REJECT" if p <= 0.5 else "accept")
-        assert kind in (("local", "co-occurrence", "both") if word == "REJECT" else ("–",))
+        assert kind in (("local", "co-occurrence", "unclear") if word == "REJECT" else ("–",))
+        assert notes == "–"
     assert {line.split("\t")[0] for line in lines[1:]} == {"REJECT", "accept"}
-    assert lines[-1].endswith("over-coupling/000.png")
+    assert lines[-1].split("\t")[6].endswith("over-coupling/000.png")
+
+
+def test_predict_notes_what_is_unlike_the_training_images(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Image.open(root / "bench/test/good/000.png")
+    narrow = tmp_path / "narrow.png"
+    whole.resize((whole.width // 3, whole.height)).save(narrow)
+    assert run("predict", str(model), str(narrow)) == 0
+    said = capsys.readouterr().out.splitlines()[1].split("\t")[7]
+    assert said.startswith("Narrower than the training images: width / height is 0.3")
+    assert run("predict", str(model), str(narrow), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [said]
 
 
 def test_predict_with_another_search(root: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,15 @@ def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.Captur
         "bank": [76, 384],
         "calibration_images": 24,
         "bytes": path.stat().st_size,
+        "not_inspected": 0.0,
     }
     assert run("fit", str(root / "bench"), "-o", str(path), *SMALL) == 0
     text = capsys.readouterr().out
     assert "learned from 24 images, kept 76 patches of 384 numbers" in text
-    assert "24 calibration scores: a false-reject rate down to 4.00% can be promised." in text
+    assert (
+        "24 calibration scores: about 1 good part in 25 rejected (4.0%) is the least that can be promised. The " in text
+    )
+    assert "99 images or more can promise 1%." in text
 
 
 def test_fit_without_weights_is_smaller_and_loads(root: Path, model: Path, tmp_path: Path) -> None:
@@ -88,3 +92,21 @@ def test_update_and_forget_change_a_model_file(
     assert run("forget", str(tmp_path / "other"), first) == 1
     assert "is not among the 47 images that were learned from" in capsys.readouterr().err
     assert run("predict", str(tmp_path / "other"), first) == 0
+
+
+def test_fit_and_info_say_what_a_crop_leaves_out(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    cropped = [*SMALL[: SMALL.index("--crop")], "--crop", "32x48", *SMALL[SMALL.index("--crop") + 2 :]]
+    assert run("fit", str(root / "bench"), "-o", str(path), *cropped) == 0
+    line = "62% of each image, its border, is not inspected: crop 32x48 of 64x64. Use --crop none to inspect all of it."
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    assert run("info", str(path)) == 0
+    assert f"not_inspected        {line}" in capsys.readouterr().out.splitlines()
+    assert run("info", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["not_inspected"] == 1 - 32 * 48 / 64**2
+    assert run("fit", str(root / "bench"), "-o", str(path), *SMALL) == 0
+    assert "not inspected" not in capsys.readouterr().out
+    assert run("info", str(model)) == 0
+    assert "not_inspected        nothing: no crop" in capsys.readouterr().out.splitlines()

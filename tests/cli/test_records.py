@@ -30,9 +30,10 @@ from sapatchcore.server.served import file_hash
 
 
 @pytest.fixture(scope="module")
-def model(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(good: Any, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a global part."""
     path = tmp_path_factory.mktemp("model") / "texture.safetensors"
-    fitted.save(path)
+    SAPatchCore(**small, coreset_ratio=0.1, global_part="pooled").fit(good).save(path)
     return path
 
 
@@ -64,6 +65,9 @@ def test_a_pass_records_what_predict_says(
             assert one["kind"] == prediction["kind"]
             for name in ("score", "local", "context", "p_value", "threshold", "false_reject"):
                 assert one[name] == pytest.approx(prediction[name], rel=1e-4), name
+            assert one["global_score"] == pytest.approx(prediction["global"], rel=1e-4)
+            assert prediction["global_ratio"] > 0
+            assert (one["notes"] or "").splitlines() == prediction["notes"]
             assert one["verdict"] == ("reject" if prediction["rejected"] else "accept")
             assert (one["model"], one["model_hash"]) == ("texture", file_hash(model)[0])
             content = (records.image(record.number) or (b"",))[0]
@@ -85,7 +89,14 @@ def test_the_text_is_as_of_predict(
     assert run("watch", model, image_folder, "--records", database, "--once") == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert lines[0] == "verdict\tp\tscore\tlocal\tcontext\tkind\tpath"
+    assert lines[0] == "verdict\tp\tscore\tlocal\tcontext\tglobal\tkind\tpath"
+    assert {len(line.split("\t")) for line in lines} == {8}
+    assert run("predict", str(model), *sorted(line.split("\t")[-1] for line in lines[1:])) == 0
+    of_predict = capsys.readouterr().out.splitlines()
+    assert of_predict[0] == f"{lines[0]}\tnotes"
+    assert [line.rpartition("\t")[0] for line in of_predict[1:]] == sorted(
+        lines[1:], key=lambda line: line.split("\t")[-1]
+    )
     assert sorted(line.split("\t")[-1] for line in lines[1:]) == sorted(map(str, image_folder.glob("0*.png")))
     assert {line.split("\t")[0] for line in lines[1:]} <= {"accept", "REJECT"}
     assert any("is not an image that can be read" in line for line in captured.err.splitlines())
@@ -164,7 +175,7 @@ def test_it_watches_until_it_is_told_to_stop(
     assert child.stdout is not None
     try:
         first = [json.loads(child.stdout.readline())["file_name"] for _ in range(10)]
-        Image.new("RGB", (64, 64)).save(image_folder / "new.png")
+        Image.open(image_folder / "00.png").transpose(Image.Transpose.ROTATE_180).save(image_folder / "new.png")
         assert json.loads(child.stdout.readline())["file_name"] == "new.png"
         child.send_signal(signal.SIGTERM)
         out, err = child.communicate(timeout=60)

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from torchvision import transforms
 
 from sapatchcore.data.images import read_mask
-from sapatchcore.data.pixels import crop_box, prepare
+from sapatchcore.data.pixels import appearance, crop_box, prepare
 from sapatchcore.data.sources import read_image, source_name
 from sapatchcore.errors import DataError, SettingsError
 
@@ -344,3 +344,29 @@ def test_wrong_input_is_refused() -> None:
         prepare(np.zeros((4, 4), np.uint8), (8, 8), None)
     with pytest.raises(DataError, match=r"\(4, 4, 3\), float64"):
         prepare(np.zeros((4, 4, 3)), (8, 8), None)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (47, 33), (320, 320)])
+def test_appearance_of_one_colour(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), (30, 60, 90), np.uint8)
+    assert appearance(image) == (60.0, 0.0, 60.0)  # mean of the channels, no deviation, largest less smallest
+    assert appearance(np.full((*shape, 3), 200, np.uint8)) == (200.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("period", range(2, 65))
+def test_appearance_of_stripes_does_not_hang_on_their_period(period: int) -> None:
+    """Every 8th or 16th row, which plain steps would take, lies on the same stripe."""
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    image[np.arange(1024) % period < period / 2] = 200
+    for turned in (image, image.swapaxes(0, 1)):
+        brightness, contrast, colour = appearance(turned)
+        assert brightness == pytest.approx(turned.mean(), abs=8)  # half of the margin
+        assert contrast == pytest.approx(turned.std(), abs=4)
+        assert colour == 0
+
+
+def test_appearance_of_noise_is_near_that_of_all_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)
+    grey = image.mean(2)
+    expected = grey.mean(), grey.std(), float(np.ptp(image.astype(int), axis=2).mean())
+    np.testing.assert_allclose(appearance(image), expected, atol=4)

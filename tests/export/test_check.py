@@ -77,6 +77,8 @@ def outputs_of(tiny: SAPatchCore, image: Any) -> Any:
         "neighbours": result.neighbours,
         "map": np.stack(list(result.maps)),
         "p_value": result.p_values.astype(np.float32),
+        "global_score": result.global_scores,
+        "global_patches": result.global_patches,
     }
 
 

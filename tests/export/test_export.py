@@ -13,7 +13,9 @@ import pytest
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(needed, reason=f"{needed} is not installed: install the extra export")
 
-from sapatchcore import SAPatchCore  # noqa: E402 - these need the packages above
+from exporting import program_of, use  # noqa: E402 - these need the packages above
+
+from sapatchcore import SAPatchCore  # noqa: E402
 from sapatchcore.errors import ModelFileError, NotFittedError, SAPatchCoreError, SettingsError  # noqa: E402
 from sapatchcore.export import export  # noqa: E402
 from sapatchcore.export.export import export_model  # noqa: E402
@@ -60,22 +62,35 @@ OTHER_OPTIONS = {
     "image_score": "reweighted",
     "temperature": 0.25,
     "context_weight": 0.5,
+    "metric": "whitened",
     "resize": (80, 96),
     "crop": (64, 80),
 }
+TILED = {"resize": (160, 208), "tiles": 160}
 
 
 @pytest.mark.parametrize(
     ("options", "opset"),
-    [({"backbone": "test_convnext", **OTHER_OPTIONS}, 17), ({"backbone": "test_vit", "attention": "none"}, 20)],
-    ids=["convnext", "vit"],
+    [
+        ({"backbone": "test_convnext", **OTHER_OPTIONS}, 17),
+        ({"backbone": "test_vit", "attention": "none", **TILED}, 20),
+    ],
+    ids=["convnext", "vit in tiles"],
 )
 def test_settings_networks_and_opsets(
-    small: dict[str, Any], good: Any, images: Any, tmp_path: Path, options: dict[str, Any], opset: int
+    small: dict[str, Any],
+    good: Any,
+    images: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    opset: int,
 ) -> None:
     detector = SAPatchCore(**{**small, "coreset_ratio": 0.1, **options}).fit(good[:6])
-    metadata = export_model(detector, tmp_path / "m.onnx", opset=opset)
-    assert_same(detector, tmp_path / "m.onnx", odd(images))
+    use(program_of(detector, opset), monkeypatch)
+    for name in ("m.xml", "m.onnx"):
+        metadata = export_model(detector, tmp_path / name, opset=opset)
+        assert_same(detector, tmp_path / name, odd(images))
     onnx = pytest.importorskip("onnx")
     model = onnx.load(tmp_path / "m.onnx")
     assert {one.domain: one.version for one in model.opset_import}[""] == opset == metadata["opset"]
@@ -105,8 +120,8 @@ def test_what_a_file_takes_and_gives(exported: Path) -> None:
     assert tuple(one.name for one in session.get_outputs()) == OUTPUTS
     found = dict(zip(OUTPUTS, session.run(None, {"images": np.zeros((2, 30, 40, 3), np.uint8)}), strict=True))
     assert {name: (value.shape, value.dtype.name) for name, value in found.items()} == {
-        **dict.fromkeys(("score", "local_score", "context_score", "p_value"), ((2,), "float32")),
-        **dict.fromkeys(("patch_scores", "local_patches", "context_patches"), ((2, 8, 8), "float32")),
+        **dict.fromkeys(("score", "local_score", "context_score", "p_value", "global_score"), ((2,), "float32")),
+        **dict.fromkeys(("patch_scores", "local_patches", "context_patches", "global_patches"), ((2, 8, 8), "float32")),
         "neighbours": ((2, 8, 8), "int64"),
         "map": ((2, 30, 40), "float32"),
     }
@@ -132,6 +147,8 @@ def test_what_a_file_says_of_itself(exported: Path, tiny: SAPatchCore, name: str
     found = metadata["check"]
     assert found["images"] == 16  # ten thumbnails and six made ones
     assert set(found["different"]) == set(OUTPUTS)
+    of_places = found["different"].pop("global_patches")  # each the rest of large sums that nearly cancel
+    assert of_places < 1e-4
     assert max(found["different"].values()) < 1e-5
     assert (found["verdicts"], found["other_verdicts"], found["other_kinds"]) == (16, 0, 0)
 

@@ -42,8 +42,10 @@ def test_maps_at_any_size(seed: int) -> None:
         {},
         {"attention": "none"},
         {"temperature": 0.25, "context_weight": 0.5},
+        {"metric": "whitened", "context_weight": 2, "backbone": "builtin", "weights": "pretrained"},
         {"image_score": "reweighted", "neighbors": 3},
         {"resize": (80, 96), "crop": (64, 80)},
+        {"resize": (210, 192), "tiles": "2x1"},
         {"backbone": "builtin", "weights": "pretrained"},
     ],
 )

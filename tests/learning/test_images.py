@@ -86,6 +86,9 @@ def reach(detector: SAPatchCore, images: UInt8) -> float:
         pytest.param({"crop": (48, 56), "batch_size": 3}, id="cropped"),
         pytest.param({"coreset_ratio": 0.9}, id="a bank as large as a fold's patches"),
         pytest.param({"image_score": "reweighted"}, id="reweighted"),
+        pytest.param(
+            {"metric": "whitened", "context_weight": 2, "coreset_ratio": 0.9}, id="whitened by the others alone"
+        ),
     ],
 )
 def test_fit_scores_every_training_image_by_a_bank_of_the_other_folds(

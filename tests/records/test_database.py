@@ -29,6 +29,7 @@ from sapatchcore.errors import DataError, RecordsError
 from sapatchcore.records.database import FairLock
 from sapatchcore.records.record import Filter
 from sapatchcore.records.records import Records
+from sapatchcore.records.tables import IMAGES
 
 SECRET = "pa55/w+rd"
 
@@ -131,7 +132,76 @@ def test_a_newer_version_is_refused_and_left_alone(where: str | Path) -> None:
         records.add([inspection()])
         with records._database.writing() as connection:
             connection.exec_driver_sql("UPDATE sapatchcore_schema SET version = 7")
-    refused(where, "version 7", "knows 1", "newer sapatchcore")
+    refused(where, "version 7", "knows 2", "newer sapatchcore")
+
+
+# What version 1 made: its columns in their order, with the types of either database.
+_FIRST = """number {number}, time {time} NOT NULL, model TEXT NOT NULL, model_hash VARCHAR(64) NOT NULL,
+    image_hash VARCHAR(64) NOT NULL, file_name TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    score {double} NOT NULL, p_value {double}, threshold {double}, false_reject {double}, verdict TEXT, kind TEXT,
+    local {double} NOT NULL, context {double} NOT NULL, image_bytes BIGINT NOT NULL, feedback TEXT, feedback_note TEXT,
+    feedback_time {time}, feedback_by TEXT, source TEXT NOT NULL"""
+_TYPES = {
+    "sqlite": {"number": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "time": "DATETIME", "double": "DOUBLE"},
+    "postgresql": {
+        "number": "BIGSERIAL NOT NULL PRIMARY KEY",
+        "time": "TIMESTAMP WITH TIME ZONE",
+        "double": "DOUBLE PRECISION",
+    },
+}
+_OLD_ROW = """INSERT INTO sapatchcore_records (time, model, model_hash, image_hash, file_name, width, height, score, p_value,
+    threshold, false_reject, verdict, kind, local, context, image_bytes, source) VALUES ('2026-03-01 12:00:00.000000', 'screws',
+    'a', 'b', 'old.png', 64, 48, 5, 0.01, 4, 0.01, 'reject', 'both', 3, 4, 0, 'api')"""
+
+
+def made_by_version_1(where: str | Path) -> None:
+    """A database as the first version left it, with one record."""
+    with Records(where) as records, records._database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE sapatchcore_images")
+        connection.exec_driver_sql("DROP TABLE sapatchcore_records")
+        columns = _FIRST.format(**_TYPES[connection.dialect.name])
+        connection.exec_driver_sql(f"CREATE TABLE sapatchcore_records ({columns})")
+        IMAGES.create(connection)
+        connection.exec_driver_sql("UPDATE sapatchcore_schema SET version = 1")
+        connection.exec_driver_sql(_OLD_ROW)
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_a_database_of_the_first_version_goes_on(where: str | Path, make: bool) -> None:
+    made_by_version_1(where)
+    with Records(where, make=make) as records:
+        (old,) = records.find(Filter())
+        assert (old.file_name, old.score, old.kind, old.global_score, old.notes) == ("old.png", 5.0, "both", None, None)
+        (new,) = records.add(
+            [inspection(global_score=69.7, notes="It is smaller.", image=b"png", media_type="image/png")]
+        )
+        assert (new.number, new.global_score, new.notes) == (2, 69.7, "It is smaller.")
+    with Records(where, make=False) as again:
+        assert again.find(Filter()) == [new, old]
+        # A program of the first version that still runs writes on.
+        with again._database.writing() as connection:
+            connection.exec_driver_sql(_OLD_ROW)
+        assert again.count(Filter()) == 3
+
+
+def test_two_programs_bring_one_database_up_to_date(where: str | Path) -> None:
+    made_by_version_1(where)
+    with ThreadPoolExecutor(4) as pool:
+        for records in pool.map(lambda _: Records(where), range(4)):
+            assert records.count(Filter()) == 1
+            records.close()
+
+
+def test_a_column_that_cannot_be_added_leaves_the_version_before(tmp_path: Path) -> None:
+    made_by_version_1(path := tmp_path / "old.sqlite")
+    with sqlite3.connect(path) as other:  # the second of both columns is there: the first one must go again
+        other.execute("ALTER TABLE sapatchcore_records ADD COLUMN notes TEXT")
+    refused(path, "duplicate column name: notes")
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT version FROM sapatchcore_schema").fetchone() == (1,)
+        names = [row[1] for row in other.execute("PRAGMA table_info(sapatchcore_records)")]
+    assert "notes" in names
+    assert "global_score" not in names
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

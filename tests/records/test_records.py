@@ -25,7 +25,7 @@ from sapatchcore.records import records as records_module
 from sapatchcore.records.record import ACCEPT, KINDS, REJECT, VERDICTS, Filter, WatchedFile
 from sapatchcore.records.records import Records
 from sapatchcore.records.tables import RECORDS, VERSION
-from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL
+from sapatchcore.score.verdict import CO_OCCURRENCE, LOCAL, UNCLEAR
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\n and so on"
@@ -51,16 +51,16 @@ def test_the_package_has_records_on_first_use() -> None:
 
 
 def test_the_declaration_names_what_the_verdicts_say() -> None:
-    assert KINDS == (LOCAL, CO_OCCURRENCE, BOTH)
+    assert KINDS == (LOCAL, CO_OCCURRENCE, UNCLEAR, "both"), "the last of earlier versions"
     assert VERDICTS == (ACCEPT, REJECT)
 
 
 def test_the_table_is_the_one_of_its_version() -> None:
-    """What a change of Record would break: databases of this version that are there already."""
+    """What a change of Record would break, but for ``ADDED``: databases of this version that are there already."""
     ddl = str(CreateTable(RECORDS).compile(dialect=sqlite.dialect()))  # type: ignore[no-untyped-call]
     columns = [line.strip().rstrip(",") for line in ddl.splitlines()[2:] if line.strip() not in ("", ")")]
     assert (VERSION, columns) == (
-        1,
+        2,
         [
             "number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
             "time DATETIME NOT NULL",
@@ -78,6 +78,8 @@ def test_the_table_is_the_one_of_its_version() -> None:
             "kind TEXT",
             "local DOUBLE NOT NULL",
             "context DOUBLE NOT NULL",
+            "global_score DOUBLE",
+            "notes TEXT",
             "image_bytes BIGINT NOT NULL",
             "feedback TEXT",
             "feedback_note TEXT",
@@ -99,6 +101,8 @@ def test_a_record_comes_back_as_it_was_given(records: Records) -> None:
         image=PNG,
         media_type="image/png",
         source="watch",
+        global_score=69.7,
+        notes="It is smaller.\nIt is darker.",
     )
     (record,) = records.add([new])
     assert record.number == 1
@@ -370,7 +374,7 @@ def test_any_sequence_answers_as_a_plain_list(records: Records, clock: Clock, st
     ("values", "words"),
     [
         ({"verdict": "Reject"}, "Did you mean 'reject'"),
-        ({"kind": "global"}, "kind must be one of local, co-occurrence, both"),
+        ({"kind": "global"}, "kind must be one of local, co-occurrence, unclear, both"),
         ({"feedback": "bad"}, "good, defect, none"),
         ({"since": datetime(2026, 1, 1)}, "since must say its time zone"),
         ({"limit": 0}, "limit must be 1 or more"),

@@ -20,7 +20,7 @@ from sapatchcore.model_file import read_model
 from sapatchcore.scale import fit as module
 from sapatchcore.scale.fit import TrainingListing, fit
 
-OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05}
+OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05, "global_part": "pooled"}
 
 
 def lose_a_worker() -> None:

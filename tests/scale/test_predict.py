@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module")
 def fitted_here(folder: Path) -> SAPatchCore:
-    return SAPatchCore(**LIGHT, coreset_ratio=0.05).fit(folder / "good")
+    return SAPatchCore(**LIGHT, coreset_ratio=0.05, global_part="pooled").fit(folder / "good")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,8 @@ def test_a_run_that_is_stopped_and_loses_a_machine_goes_on(
     result = fitted_here.predict([row["path"] for row in rows])
     np.testing.assert_allclose([row["score"] for row in rows], result.scores, rtol=1e-4)
     np.testing.assert_allclose([row["context"] for row in rows], result.context_scores, rtol=1e-3)
+    assert result.global_scores is not None
+    np.testing.assert_allclose([row["global"] for row in rows], result.global_scores, rtol=1e-3)
     assert found.rate is not None
     verdicts = result.verdicts(found.rate)
     assert [row["rejected"] for row in rows] == [verdict.rejected for verdict in verdicts]

@@ -24,14 +24,21 @@ from sapatchcore.scale.fit_coordinator import FitCoordinator
 from sapatchcore.scale.share import ShareWorker
 
 pytestmark = pytest.mark.usefixtures("cluster")
-OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05}
+OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05, "global_part": "pooled"}
+WHITENED: dict[str, Any] = {**OPTIONS, "metric": "whitened"}
 
 
 @pytest.fixture
-def dealt(folder: Path) -> tuple[FitCoordinator, list[ShareWorker], list[Any]]:
+def options() -> dict[str, Any]:
+    """What ``dealt`` is fitted with; a test may give others."""
+    return OPTIONS
+
+
+@pytest.fixture
+def dealt(folder: Path, options: dict[str, Any]) -> tuple[FitCoordinator, list[ShareWorker], list[Any]]:
     """A coordinator, two shares that have embedded, and references to the names of all images: of those to calibrate with
     there are fewer than shares."""
-    coordinator = FitCoordinator(OPTIONS)
+    coordinator = FitCoordinator(options)
     listing = TrainingListing(str(folder / "good"), "auto", str(folder / "good" / "later"))
     (train, *trains), (apart, *aparts) = ([ray.put(one) for one in of(2)] for of in (listing.train, listing.apart))
     task = ray.put(coordinator.task(12, 1, 2, [train])[0])
@@ -76,14 +83,31 @@ def test_a_fold_s_bank_is_that_of_one_machine(
         assert sorted(found.tolist()) == [number for number in range(12) if number % 5 == fold]
 
 
+@pytest.mark.parametrize("options", [WHITENED], ids=["whitened"])
+def test_a_fold_is_scored_in_the_whitening_of_the_others(
+    dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path
+) -> None:
+    """As on one machine, whose scores are those of a fit without the fold."""
+    coordinator, shares, _ = dealt
+    alone = SAPatchCore(**WHITENED).fit(folder / "good")
+    choose(coordinator, shares, 1, len(alone.memory_bank))
+    bank = coordinator.bank((8, 8), *(one.kept(coordinator.centres()) for one in shares))
+    for part in (one.cross_fitted(1, bank) for one in shares):
+        assert part is not None
+        expected = alone.calibration.scores[part.arrays["images"]]
+        np.testing.assert_allclose(part.arrays["scores"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, WHITENED], ids=["euclidean", "whitened"])
 def test_good_images_apart_calibrate_it(
-    dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path, tmp_path: Path
+    dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], options: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     """Fewer of them than there are shares, so that one share has none."""
     coordinator, shares, names = dealt
     rounds = choose(coordinator, shares, -1, int(0.05 * 12 * 64))
     kept = [one.kept(coordinator.centres()) for one in shares]
-    bank = coordinator.bank((8, 8), *kept)
+    statistics = [one.statistics() for one in shares]
+    bank = coordinator.with_statistics(coordinator.bank((8, 8), *kept), *statistics)
 
     def answers(method: Callable[[ShareWorker], Any]) -> list[Any]:
         return [ray.put(method(one)) for one in shares]
@@ -98,11 +122,12 @@ def test_good_images_apart_calibrate_it(
             [ray.put(one) for one in kept],
             answers(lambda one: one.radius(-1, rounds)),
             answers(ShareWorker.sizes),
+            answers(ShareWorker.statistics),
             answers(lambda one: one.separate(bank)),
         ],
     )
     assert summary["calibration_images"] == 1
-    alone = SAPatchCore(**OPTIONS).fit(folder / "good", calibrate=folder / "good" / "later")
+    alone = SAPatchCore(**options).fit(folder / "good", calibrate=folder / "good" / "later")
     found, expected = SAPatchCore.load(path), alone.calibration
     np.testing.assert_allclose(found.memory_bank, alone.memory_bank, rtol=1e-4, atol=1e-5)
     assert found.calibration.source == "separate"
@@ -110,6 +135,8 @@ def test_good_images_apart_calibrate_it(
     assert found.calibration.sizes == expected.sizes
     np.testing.assert_allclose(found.calibration.grids, expected.grids, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(found.calibration.images, [-1])
+    np.testing.assert_allclose(found.bank.global_part.rows, alone.bank.global_part.rows, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.calibration.global_scores, expected.global_scores, rtol=1e-3)
 
 
 def test_only_what_was_asked_for_travels(dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]]) -> None:
@@ -128,10 +155,15 @@ def sent(value: object) -> int:
     return len(pickle.dumps(value))
 
 
-def test_all_shares_have_the_temperature_of_the_first_images(folder: Path) -> None:
-    options = {**OPTIONS, "temperature": "auto"}
+def test_all_shares_have_the_temperature_and_whitening_of_the_same_images(folder: Path) -> None:
+    options = {**OPTIONS, "temperature": "auto", "metric": "whitened"}
     names, *_ = TrainingListing(str(folder / "good"), "auto", None).train(2)
     task, _ = FitCoordinator(options).task(len(names), 1, 2, [ray.put(names)])
     alone = SAPatchCore(**options).fit(folder / "good")
-    assert task.options == {**OPTIONS, "temperature": alone.settings.temperature}
+    assert task.options == {**options, "temperature": alone.settings.temperature, "resize": alone.settings.resize}
     assert task.options["temperature"] != 1
+    assert task.whitening is not None
+    own = alone.embedder.whitening
+    for one, other in zip((task.whitening, *task.whitening.folds), (own, *own.folds), strict=True):
+        np.testing.assert_array_equal(one.local, other.local)
+        np.testing.assert_array_equal(one.context, other.context)

@@ -33,6 +33,11 @@ def test_shares_equal_three_loops(mode: str, temperature: float, weight: float) 
     checks.check_drawn_from(mode, temperature, weight)
 
 
+@pytest.mark.parametrize("mode", ["self", "none"])
+def test_shares_of_a_whitened_context_equal_loops(mode: str) -> None:
+    checks.check_drawn_from(mode, 0.5, 3, whitened=True)
+
+
 def shares_of(layer3: torch.Tensor, mode: str, patch: int, reference: float, **options: float) -> np.ndarray:
     """The shares for one channel (h, w), with layer 2 as fine as layer 3."""
     found = to_patches(torch.zeros(1, 1, *layer3.shape), layer3[None, None], mode, *options.values())
@@ -209,8 +214,15 @@ def shown(good: np.ndarray, images: Callable) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def cropped(images: Callable, small: dict[str, Any]) -> SAPatchCore:
     """Learned from images of several sizes; the network sees the middle of them."""
-    sizes = ((64, 64), (50, 90), (130, 70), (64, 80))
-    options = {**small, "resize": (72, 80), "crop": (64, 48), "coreset_ratio": 0.1, "context_weight": 2}
+    sizes = ((64, 64), (50, 90), (130, 70), (64, 80)) * 3  # fewer would say little of a covariance
+    options = {
+        **small,
+        "resize": (72, 80),
+        "crop": (64, 48),
+        "coreset_ratio": 0.1,
+        "context_weight": 2,
+        "metric": "whitened",
+    }
     return SAPatchCore(**options).fit([images(1, size, seed)[0] for seed, size in enumerate(sizes)])
 
 
@@ -287,7 +299,7 @@ def test_shares_add_up_to_the_patch_s_context(detector: SAPatchCore, shown: list
 def test_the_thumbnail_is_the_good_patch_s_image(
     cropped: SAPatchCore, fitted: SAPatchCore, good: np.ndarray, images: Callable, shown: list[np.ndarray]
 ) -> None:
-    sizes = ((64, 64), (50, 90), (130, 70), (64, 80))
+    sizes = ((64, 64), (50, 90), (130, 70), (64, 80)) * 3  # fewer would say little of a covariance
     learned = {cropped: [images(1, size, seed)[0] for seed, size in enumerate(sizes)], fitted: list(good)}
     for detector, training in learned.items():
         seen = [prepare(image, detector.settings.resize, detector.settings.crop) for image in training]

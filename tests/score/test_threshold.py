@@ -28,6 +28,7 @@ from sapatchcore.score.threshold import (
     check_rate,
     p_values,
     possible_rate,
+    promise_sentence,
     smallest_rate,
     threshold,
 )
@@ -144,6 +145,15 @@ def test_the_sentence_names_a_rate_and_a_number_that_will_do(count: int, thousan
     check_rate(rate, needed)
     with pytest.raises(SettingsError):
         check_rate(rate, needed - 1)
+
+
+def test_what_few_images_cannot_promise_is_said() -> None:
+    assert promise_sentence(99) == "99 calibration scores: a false-reject rate down to 1.00% can be promised."
+    few = promise_sentence(28)
+    assert few.startswith(
+        "28 calibration scores: about 1 good part in 29 rejected (3.4%) is the least that can be promised."
+    )
+    assert few.endswith("hangs on a single image; 99 images or more can promise 1%.")
 
 
 def test_possible_rate() -> None:

@@ -17,99 +17,81 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sapatchcore import NotFittedError, Result, SAPatchCore, SettingsError
-from sapatchcore.score.verdict import BOTH, CO_OCCURRENCE, LOCAL, KindClassifier, Verdict
+from sapatchcore.score.verdict import CO_OCCURRENCE, LOCAL, UNCLEAR, KindClassifier, Parts, Verdict
 
-# Medians 2 and 4. Of three images, the largest parts, 3 and 6, are what is called unusual; all balances are 1.
-THREE = KindClassifier(calibration_of([1, 2, 3], [2, 4, 6]))
-# Medians 2 and 4. Balances (C / 4) / (L / 2): 2, 1 and 1/2. Unusual: 4 and 4.
-UNEVEN = KindClassifier(calibration_of([1, 2, 4], [4, 4, 4]))
-ONE = KindClassifier(calibration_of([2], [3]))
+# The 0.9 quantiles are 9 and 18, and what lies beyond is 1 and 2 in the mean.
+ELEVEN = KindClassifier(calibration_of(range(11), range(0, 22, 2)))
+PLAIN = KindClassifier(calibration_of(range(11), range(0, 22, 2), attention="none"))
+WHOLE = KindClassifier(calibration_of(range(11), range(0, 22, 2), range(0, 33, 3), attention="none"))
 
 
 def test_ratios_are_of_the_medians() -> None:
-    assert THREE.ratios(4, 4) == (2, 1)
-    assert THREE.ratios(1, 12) == (0.5, 3)
-    assert KindClassifier(calibration_of([1, 9, 2, 4], [1, 1, 1, 5])).ratios(6, 6) == (2, 6), (
-        "of an even number, the middle two's mean"
-    )
+    assert ELEVEN.ratios(Parts(10, 20, 0)) == (2, 2, None)
+    assert WHOLE.ratios(Parts(5, 5, 0, 30)) == (1, 0.5, 2)
+    even = KindClassifier(calibration_of([1, 9, 2, 4], [1, 1, 1, 5]))
+    assert even.ratios(Parts(6, 6, 0)) == (2, 6, None), "of an even number, the middle two's mean"
 
 
 @pytest.mark.parametrize(
     ("usual", "local", "context", "kind"),
     [
-        pytest.param(THREE, 4, 4, LOCAL, id="2 times and 1 time the usual"),
-        pytest.param(THREE, 2, 12, CO_OCCURRENCE, id="1 time and 3 times"),
-        pytest.param(THREE, 2, 4, LOCAL, id="a tie below is local"),
-        pytest.param(THREE, 3, 6, LOCAL, id="a tie at the limits does not exceed them"),
-        pytest.param(THREE, 4, 8, BOTH, id="both exceed, in the balance of good images"),
-        pytest.param(THREE, 4, 9, CO_OCCURRENCE, id="both exceed, the context by more"),
-        pytest.param(THREE, 5, 9, LOCAL, id="both exceed, the local part by more"),
-        pytest.param(UNEVEN, 5, 19, BOTH, id="3.8 : 2 is within 1/2 to 2"),
-        pytest.param(UNEVEN, 5, 21, CO_OCCURRENCE, id="4.2 : 2 is not"),
-        pytest.param(UNEVEN, 9, 9.5, BOTH, id="2.4 : 4.5 is within, too"),
-        pytest.param(UNEVEN, 11, 9.5, LOCAL, id="2.4 : 5.5 is not"),
-        pytest.param(UNEVEN, 3.9, 7.9, CO_OCCURRENCE, id="one exceeds, one does not"),
-        pytest.param(UNEVEN, 9, 3.9, LOCAL, id="the other exceeds"),
-        pytest.param(ONE, 4, 6, BOTH, id="one image: its own balance alone is usual"),
-        pytest.param(ONE, 4, 7, CO_OCCURRENCE, id="one image: more context"),
-        pytest.param(ONE, 4, 5, LOCAL, id="one image: less context"),
-        pytest.param(ONE, 2, 3, LOCAL, id="one image: itself"),
+        pytest.param(ELEVEN, 12, 20, LOCAL, id="leads 3 and 1"),
+        pytest.param(ELEVEN, 10, 24, CO_OCCURRENCE, id="1 and 3"),
+        pytest.param(ELEVEN, 12, 22, UNCLEAR, id="3 and 2: a margin of 1 is not enough"),
+        pytest.param(ELEVEN, 12.1, 22, LOCAL, id="3.1 and 2"),
+        pytest.param(ELEVEN, 9, 14, UNCLEAR, id="0 and -2: neither leads"),
+        pytest.param(ELEVEN, 0, 18.1, CO_OCCURRENCE, id="-9 and 0.05"),
+        pytest.param(PLAIN, 9, 60, LOCAL, id="nothing measures combinations"),
+        pytest.param(PLAIN, 0, 0, LOCAL, id="whatever the parts"),
     ],
 )
 def test_kind_by_hand(usual: KindClassifier, local: float, context: float, kind: str) -> None:
-    assert usual.kind(local, context) == kind
+    assert usual.kind(Parts(local, context, 0)) == kind
 
 
-def test_unusual_is_what_one_in_twenty_exceeds() -> None:
-    """Of 40 images, k = ⌊0.05 · 41⌋ = 2: the second largest, 39; of 38 and fewer it is the largest."""
-    forty = KindClassifier(calibration_of(range(1, 41), range(1, 41)))
-    assert forty.kind(39.5, 39.5) == BOTH
-    assert forty.kind(39, 39) == LOCAL
-    fewer = KindClassifier(calibration_of(range(1, 39), range(1, 39)))
-    assert fewer.kind(37.5, 37.5) == LOCAL
-    assert fewer.kind(38.5, 38.5) == BOTH
-
-
-def test_unusual_balances_are_left_out_at_both_ends() -> None:
-    """40 images with L = 1: the second largest and second smallest of the balances, 39 and 2 of a median 20.5, bound."""
-    usual = KindClassifier(calibration_of([1] * 40, range(1, 41)))
-    assert usual.kind(1.5, 1.5 * 39.5) == CO_OCCURRENCE
-    assert usual.kind(1.5, 1.5 * 38.5) == BOTH
-    assert usual.kind(25, 25 * 2.1) == BOTH
-    assert usual.kind(25, 25 * 1.9) == LOCAL
+@pytest.mark.parametrize(
+    ("local", "largest", "whole", "kind"),
+    [
+        pytest.param(9, 0, 36, CO_OCCURRENCE, id="0 and 3"),
+        pytest.param(13, 0, 30, LOCAL, id="4 and 1"),
+        pytest.param(0, 29.2, 30, LOCAL, id="the patches' whole score leads"),
+        pytest.param(11, 0, 36, UNCLEAR, id="2 and 3"),
+    ],
+)
+def test_the_global_score_stands_for_the_combination(local: float, largest: float, whole: float, kind: str) -> None:
+    """Without self-attention the context is a place like any other."""
+    assert WHOLE.kind(Parts(local, 60, largest, whole)) == kind
 
 
 @pytest.mark.filterwarnings("error")
 def test_parts_that_are_zero() -> None:
     """Training images that are all alike: any difference is infinitely unusual."""
     nothing = KindClassifier(calibration_of([0, 0, 0], [0, 0, 0]))
-    assert nothing.ratios(0, 0) == (0, 0)
-    assert nothing.kind(0, 0) == LOCAL
-    assert nothing.kind(0, 1) == CO_OCCURRENCE
-    assert nothing.kind(1, 0) == LOCAL
-    assert nothing.kind(1, 1) == BOTH
-    same_context = KindClassifier(calibration_of([1, 2, 3], [0, 0, 0]))
-    assert same_context.kind(1, 0.5) == CO_OCCURRENCE
-    assert same_context.kind(9, 0) == LOCAL
-    some_zeros = KindClassifier(calibration_of([0, 2, 4], [0, 3, 3]))
-    assert some_zeros.kind(5, 0) == LOCAL
-    assert some_zeros.kind(0, 5) == CO_OCCURRENCE
-    assert some_zeros.kind(5, 7.5) == BOTH
+    assert nothing.ratios(Parts(0, 0, 0)) == (0, 0, None)
+    assert nothing.kind(Parts(0, 0, 0)) == UNCLEAR
+    assert nothing.kind(Parts(0, 1, 1)) == CO_OCCURRENCE
+    assert nothing.kind(Parts(1, 0, 1)) == LOCAL
+    assert nothing.kind(Parts(1, 1, 1)) == UNCLEAR
 
 
-def kind_written_plainly(local: list[int], context: list[int], one: float, other: float) -> str | None:
-    """The kind by the module's own text, in plain numbers; None where a limit is met too closely to say."""
-    n = len(local)
-    k = math.floor(Fraction(1, 20) * (n + 1)) or 1
-    usual_local, usual_context = statistics.median(local), statistics.median(context)
-    balances = sorted((c / usual_context) / (x / usual_local) for x, c in zip(local, context, strict=True))
-    balance = (other / usual_context) / (one / usual_local)
-    if any(math.isclose(balance, edge, rel_tol=1e-5) for edge in (balances[k - 1], balances[-k], 1)):
+def kind_written_plainly(local: list[float], context: list[float], one: float, other: float) -> str | None:
+    """The kind by the module's own text; None where a limit is met too closely to say."""
+
+    def lead(values: list[float], x: float) -> float:
+        ordered = sorted(values)
+        at = 0.9 * (len(ordered) - 1)
+        low = math.floor(at)
+        q = ordered[low] + (at - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+        beyond = [value - q for value in ordered if value > q]
+        return (x - q) / max(statistics.fmean(beyond) if beyond else 0, 1e-6 * abs(q), 1e-12)
+
+    leads = lead(local, one), lead(context, other)
+    difference = leads[0] - leads[1]
+    if min(abs(abs(difference) - 1), abs(max(leads))) < 1e-3 * max(1, *map(abs, leads)):
         return None
-    exceed = one > sorted(local)[-k] and other > sorted(context)[-k]
-    if exceed and balances[k - 1] < balance < balances[-k]:
-        return BOTH
-    return CO_OCCURRENCE if balance > 1 else LOCAL
+    if max(leads) <= 0 or abs(difference) <= 1:
+        return UNCLEAR
+    return LOCAL if difference > 0 else CO_OCCURRENCE
 
 
 PARTS = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=70)
@@ -121,7 +103,7 @@ def test_kind_for_any_calibration(parts: list[tuple[int, int]], local: int, cont
     columns = [list(column) for column in zip(*parts, strict=True)]
     expected = kind_written_plainly(*columns, local, context)
     assume(expected is not None)
-    assert KindClassifier(calibration_of(*columns)).kind(local, context) == expected
+    assert KindClassifier(calibration_of(*columns)).kind(Parts(local, context, 0)) == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -131,9 +113,9 @@ def test_kind_does_not_depend_on_the_unit(parts: list[tuple[int, int]], local: f
     columns = [list(column) for column in zip(*parts, strict=True)]
     assume(kind_written_plainly(*columns, local, context) is not None)
     times = [column if i == 0 else [10 * value for value in column] for i, column in enumerate(columns)]
-    assert KindClassifier(calibration_of(*columns)).kind(local, context) == KindClassifier(calibration_of(*times)).kind(
-        local, 10 * context
-    )
+    assert KindClassifier(calibration_of(*columns)).kind(Parts(local, context, 0)) == KindClassifier(
+        calibration_of(*times)
+    ).kind(Parts(local, 10 * context, 0))
 
 
 def verdict(**changes: Any) -> Verdict:
@@ -145,14 +127,14 @@ def test_share_by_hand() -> None:
     assert verdict().local_share == pytest.approx(9 / 25)
     assert verdict(local=0.0, context=5.0).local_share == 0
     assert verdict(local=5.0, context=0.0).local_share == 1
-    assert verdict(score=0.0, local=0.0, context=0.0).local_share == 0, "nothing is shared out"
+    assert verdict(local=0.0, context=0.0).local_share == 0, "nothing is shared out"
 
 
 def test_sentences() -> None:
-    assert verdict(kind=LOCAL).sentence == "local: something here is like no part of a good image."
-    assert verdict(kind=CO_OCCURRENCE).sentence == "co-occurrence: every part is known, their combination is not."
-    both = "both: something here is like no part of a good image, and the combination is unknown, too."
-    assert verdict(kind=BOTH).sentence == both
+    assert verdict(kind=LOCAL).sentence == "local: a place here is unlike any place of good images."
+    whole = "co-occurrence: the image as a whole is unlike good ones, more than any place of it is."
+    assert verdict(kind=CO_OCCURRENCE).sentence == whole
+    assert verdict(kind=UNCLEAR).sentence.startswith("unclear: the image is unlike good ones, but ")
     assert verdict(rejected=False, kind="").sentence == "accepted: nothing here goes beyond what good images show."
 
 

@@ -26,6 +26,12 @@ def folder(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def whole_fitted(good: Any, small: dict[str, Any]) -> SAPatchCore:
+    """A detector with a global part that learned ``good``; not to be fitted again."""
+    return SAPatchCore(**small, coreset_ratio=0.1, global_part="pooled").fit(good)
+
+
+@pytest.fixture(scope="session")
 def client(folder: Path) -> Iterator[TestClient]:
     """A server that keeps all images."""
     with serving(folder, keep_images="all") as found:

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from serving import INSPECT, PNG, encoded, hold, post, service_of, serving, until
 
 from sapatchcore import SAPatchCore
+from sapatchcore.data.pixels import appearance
 from sapatchcore.detector import Scored
 from sapatchcore.errors import DataError
 from sapatchcore.records.record import Filter
@@ -26,7 +27,7 @@ from sapatchcore.server.served import Processors, in_own_thread
 
 
 def waiting(model: Any, picture: Any) -> WaitingImage:
-    return WaitingImage(model, "made", picture.shape[:2], model.prepare(picture))
+    return WaitingImage(model, "made", picture.shape[:2], appearance(picture), model.prepare(picture))
 
 
 def test_what_waits_goes_together(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from fastapi.testclient import TestClient
 from PIL import Image
 from serving import INSPECT, encoded, hold, inspect, post, service_of, serving
@@ -94,6 +95,40 @@ def test_colour_maps_are_clear_where_the_map_is_low(client: TestClient, fitted: 
     assert (opacity[result.maps[0] < 0.99 * clear] == 0).all()
     assert (opacity[result.maps[0] > 1.02 * clear] > 0).all()
     assert (opacity[result.maps[0] > 1.01 * limit] > 180).all()
+
+
+def test_the_global_part_is_in_the_answer_and_in_the_record(
+    whole_fitted: SAPatchCore, bad: Any, good: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    whole_fitted.save(tmp_path / "models/part.safetensors")
+    dark = (good[0] * 0.2).astype(np.uint8)
+    result = whole_fitted.predict([bad, good[0], dark])
+    with serving(tmp_path / "models") as client:
+        found = inspect(client, *(encoded(image) for image in (bad, good[0], dark)), map="grey", false_reject=0.2)
+        records = client.get("/v1/records").json()["records"][::-1]
+        colour = inspect(client, encoded(bad), map="colour")["results"][0]["maps"]["global_part"]
+    usual = float(np.quantile(whole_fitted.calibration.global_scores, 0.9))
+    for i, (one, record) in enumerate(zip(found["results"], records, strict=True)):
+        assert one["global_score"] == record["global_score"] == pytest.approx(float(result.global_scores[i]), rel=1e-5)
+        assert one["global_ratio"] == pytest.approx(result.verdicts(0.2)[i].global_ratio, rel=1e-5)
+        assert (record["notes"] or "").splitlines() == one["notes"] == list(result.notes[i])
+        shares = np.maximum(result.global_maps[i], 0)
+        scale = one["maps"]["global_scale"]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["maps"]["global_part"]))))
+        np.testing.assert_allclose(picture / 65535 * scale, shares, atol=scale / 65535)
+        assert scale == pytest.approx(shares.max() * max(1, usual / result.global_scores[i]) ** 2, rel=1e-4)
+    assert found["results"][2]["notes"], "far darker than the training images"
+    opacity = np.asarray(Image.open(io.BytesIO(base64.b64decode(colour))))[:, :, 3]
+    shares = np.maximum(result.global_maps[0], 0)
+    assert (opacity[shares == 0] == 0).all()
+    assert (opacity[shares > 0.34 * shares.max()] > 180).all()
+
+
+def test_without_a_global_part_nothing_is_said_of_it(client: TestClient, good: Any) -> None:
+    (found,) = inspect(client, encoded(good[0]), map="colour")["results"]
+    assert (found["global_score"], found["global_ratio"]) == (None, None)
+    assert (found["maps"]["global_part"], found["maps"]["global_scale"]) == (None, None)
 
 
 def test_a_map_of_a_large_image_is_smaller(client: TestClient, monkeypatch: pytest.MonkeyPatch, bad: Any) -> None:
@@ -213,3 +248,31 @@ def test_a_client_gone_before_its_answer_is_recorded_once(folder: Path, tmp_path
         assert sent[0]["status"] == 200  # to nobody: a server drops it
         assert len(client.get("/v1/records").json()["records"]) == 1
         assert service_of(client).queue.images == 0
+
+
+def test_notes_are_the_detectors(client: TestClient, folder: Path, good: Any) -> None:
+    narrow = np.ascontiguousarray(good[0][:, ::3])
+    answer = inspect(client, encoded(narrow), encoded(good[0]))["results"]
+    expected = SAPatchCore.load(folder / "part.safetensors").predict([narrow, good[0]]).notes
+    assert [one["notes"] for one in answer] == [list(notes) for notes in expected]
+    assert answer[0]["notes"][0].startswith("Narrower than the training images")
+    assert [one["inspected"] for one in answer] == [None, None]  # no crop
+
+
+def test_what_a_crop_leaves_out_is_said_and_shaded(good: Any, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    SAPatchCore(**{**SMALL, "crop": 32}).fit(good).save(tmp_path / "models/cropped.safetensors")
+    with serving(tmp_path / "models") as client:
+        body = {"files": [("images", ("a.png", encoded(good[0]), "image/png"))]}
+        for kind in ("colour", "grey"):
+            answer = client.post(f"/v1/models/cropped/inspect?map={kind}", **body).json()["results"][0]
+            assert answer["inspected"] == [16, 16, 32, 32]
+            map_ = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["maps"]["whole"]))))
+            outside = np.ones((64, 64), np.bool_)
+            outside[16:48, 16:48] = False
+            if kind == "colour":
+                assert (map_[outside] == (0, 0, 0, 140)).all()  # 255 · 0.55
+                assert not (map_[~outside] == (0, 0, 0, 140)).all(1).any()
+            else:
+                assert (map_[outside] == 0).all()
+                assert (map_[~outside] > 0).all()

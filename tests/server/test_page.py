@@ -26,10 +26,11 @@ def files(good: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def address(fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(fitted: SAPatchCore, whole_fitted: SAPatchCore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     (folder / "models").mkdir()
     fitted.save(folder / "models" / f"{MODEL}.safetensors")
+    whole_fitted.save(folder / "models" / "whole.safetensors")
     (folder / "models" / "cut.safetensors").write_bytes(b"not a model")
     with running(ServerOptions(models=folder / "models", records=folder / "r.sqlite", keep_images="all")) as found:
         yield found
@@ -114,6 +115,43 @@ def test_what_is_no_image_is_said_where_one_looks(seen: Watched, tmp_path: Path,
     assert page.locator(".name").inner_text() == cut.name  # as text
     page.locator("[data-retry]").click()
     page.wait_for_selector(".thumb.failed")
+
+
+def test_a_model_with_a_global_part_has_a_layer_of_its_own(
+    seen: Watched, files: dict[str, Path], whole_fitted: SAPatchCore, tmp_path: Path
+) -> None:
+    page = seen.page
+    seen.inspect(files["bad 2"])
+    assert page.locator("button[data-layer]").count() == 4
+    page.keyboard.press("4")
+    assert page.locator(".stage svg[data-layer=whole]").count() == 1, "a key without its layer"
+    page.locator("#model").select_option("whole")
+    seen.inspect(files["bad 3"])
+    assert page.locator("button[data-layer]").count() == 5
+    page.keyboard.press("b")
+    page.keyboard.press("0")
+    page.wait_for_selector(".stage svg[data-layer=none]")
+    plain = picture(page)
+    page.keyboard.press("4")
+    page.wait_for_selector(".stage svg[data-layer=global_part]")
+    assert np.abs(picture(page) - plain).max() > 40
+    (score,) = whole_fitted.predict([str(files["bad 3"])]).global_scores
+    said = page.locator(".numbers dl div", has_text="Global").inner_text()
+    assert float(said.split()[1]) == pytest.approx(float(score), rel=1e-3)
+    assert "of usual" in said
+    page.locator(".thumb").first.click()  # of the model without: the map instead
+    page.wait_for_selector(".stage svg[data-layer=whole]")
+    assert page.locator("button[data-layer]").count() == 4
+    dark = tmp_path / "dark.png"
+    Image.fromarray(np.asarray(Image.open(files["good 1"])) // 5).save(dark)
+    seen.inspect(dark)
+    (note,) = {line for line in page.locator("[data-notes]").inner_text().splitlines() if "Darker" in line}
+    page.keyboard.press("h")
+    page.locator("tr[data-record]").first.click()
+    (score,) = whole_fitted.predict([str(dark)]).global_scores
+    said = page.locator(".record-body dl div", has_text="Global").inner_text()
+    assert float(said.split()[1]) == pytest.approx(float(score), rel=1e-3)
+    assert page.locator(".record-body [data-notes]").inner_text() == note
 
 
 def test_layers_and_opacity_show_in_the_picture(seen: Watched, files: dict[str, Path]) -> None:

@@ -57,12 +57,12 @@ def _category(folder: Path, images: Callable[..., np.ndarray]) -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, images: Callable[..., np.ndarray], small: dict[str, Any]) -> Made:
-    """See ``Made``; one file name is hostile, and so is a label, which no folder could have."""
+    """See ``Made``, with a global part; one file name is hostile, and so is a label, which no folder could have."""
     folder = _category(tmp_path_factory.mktemp("report") / "parts", images)
     found = open_dataset(folder)
     samples = tuple(
         Sample(one.path, "</script>" if one.label == "scratch" else one.label, one.masks) for one in found.test
     )
     dataset = Dataset(found.name, found.layout, found.train, samples)
-    detector = SAPatchCore(**small, coreset_ratio=0.2).fit([one.path for one in dataset.train])
+    detector = SAPatchCore(**small, coreset_ratio=0.2, global_part="pooled").fit([one.path for one in dataset.train])
     return Made(detector, dataset, evaluate(detector, dataset))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sapatchcore.score.anomaly_score import anomaly_map
 from sapatchcore.show.drawing import (
     INFERNO,
     INK,
@@ -25,6 +27,7 @@ from sapatchcore.show.drawing import (
     overlay,
     resized_mask,
     scale_of,
+    shaded,
 )
 
 SCALE = Scale(0.0, 2.0, 4.0)
@@ -288,3 +291,39 @@ def test_font_has_what_pictures_say() -> None:
     missing = bytes(font(20).getmask("\ue123"))
     for sign in "0123456789.x=:/ abcdefghijklmnopqrstuvwxyz_-":
         assert bytes(font(20).getmask(sign)) != missing or sign == " "
+
+
+def test_what_was_not_inspected_is_dark_with_a_line_around_the_rest() -> None:
+    picture = grey(100, 8, 12)
+    found = shaded(picture, ((64, 64), (32, 32)))  # the middle half of either side
+    expected = np.full((8, 12), 45)
+    expected[1:7, 2:10] = 200
+    expected[2:6, 3:9] = 100
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, 2))
+    assert picture.min() == 100
+
+
+@pytest.mark.parametrize("seen", [None, ((64, 64), None), ((64, 64), (64, 64))])
+def test_without_a_crop_nothing_is_shaded(seen: Any) -> None:
+    picture = grey(100, 8, 12)
+    assert shaded(picture, seen) is picture
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (255, 301)])
+@pytest.mark.parametrize("crop", [(32, 32), (32, 63), (63, 64)])
+def test_shading_lies_where_the_map_is_0(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    resize = (64, 64)
+    seen = anomaly_map(np.ones((4, 4), np.float32), size, resize, crop) > 0
+    found = shaded(grey(100, *size), (resize, crop))[..., 0]
+    np.testing.assert_array_equal(found == 100, seen)
+
+
+def test_a_crop_that_holds_no_middle_of_a_pixel_still_has_one() -> None:
+    assert (shaded(grey(100, 4, 4), ((8192, 8192), (32, 32))) == 100).all(2).sum() == 1
+
+
+def test_overlay_is_dark_where_nobody_looked() -> None:
+    flat = np.zeros((80, 80), np.float32)
+    found = overlay(grey(100, 80, 80), flat, SCALE, truth=None, predicted=None, seen=((64, 64), (32, 32)))
+    assert (found[0, 0] == 45).all()
+    assert (found[40, 40] == 100).all()

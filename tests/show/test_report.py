@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -13,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sapatchcore import SAPatchCore
 from sapatchcore.datasets.samples import Dataset, Sample
 from sapatchcore.errors import DataError, SettingsError
 from sapatchcore.show import report
 from sapatchcore.show.report import WrittenReport, write_report
 from sapatchcore.show.report_figures import Count, _realised, percent
-from sapatchcore.show.report_rows import explained
+from sapatchcore.show.report_rows import explained, report_csv, report_rows
 from sapatchcore.verify.evaluate import Evaluation, evaluate_result
 
 SECONDS = {"score": 1.25}
@@ -58,7 +61,9 @@ def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, 
         samples = tuple(Sample(one.path, one.label, () if one.is_good else None) for one in samples)
     dataset = replace(made.dataset, test=samples)
     whole = made.evaluation.result
-    picked: dict[str, Any] = {name: tuple(getattr(whole, name)[index] for index in keep) for name in ("paths", "sizes")}
+    picked: dict[str, Any] = {
+        name: tuple(getattr(whole, name)[index] for index in keep) for name in ("paths", "sizes", "appearance")
+    }
     for name in (
         "scores",
         "local_scores",
@@ -67,6 +72,8 @@ def subset(made: Any, keep: list[int], *, masks: bool = True) -> tuple[Dataset, 
         "local_patches",
         "context_patches",
         "neighbours",
+        "global_scores",
+        "global_patches",
     ):
         picked[name] = getattr(whole, name)[keep]
     return dataset, evaluate_result(replace(whole, **picked), dataset)
@@ -130,8 +137,9 @@ class TestPage:
         assert len({card["id"] for card in cards}) == 9
         images = [attributes for tag, attributes in page.tags if tag == "img"]
         assert all(image["alt"] and (image["src"] or "").startswith("data:image/webp;base64,") for image in images)
-        # Four panels a card, and at least the patch, the good one, where it is from, and the context's places.
-        assert len(images) >= 9 * (4 + 4) + 1
+        # Five panels a card, and at least the patch, the good one, where it is from, and the context's places.
+        assert len(images) >= 9 * (5 + 4) + 1
+        assert len(re.findall(r"global score <b>[0-9.]+</b>, <b>[0-9.]+×</b> of usual", text)) == 9
 
     def test_nothing_comes_from_elsewhere(self, plain: tuple[WrittenReport, str]) -> None:
         _, text = plain
@@ -309,3 +317,31 @@ class TestErrors:
         evaluation = evaluate_result(made.evaluation.result, dataset)
         _, text = written(tmp_path, made, dataset=dataset, evaluation=evaluation)
         assert "d?" in text
+
+
+class TestUnlike:
+    def test_notes_stand_on_the_card(self, tmp_path: Path, made: Any) -> None:
+        result = made.evaluation.result
+        unlike = replace(result, appearance=((2.0, 1.0, 0.0), *result.appearance[1:]))
+        evaluation = evaluate_result(unlike, made.dataset)
+        _, text = written(tmp_path, made, evaluation=evaluation)
+        assert "Darker than the training images: mean brightness 1%" in Page(text).text
+        assert "Darker than the training images" not in Page(written(tmp_path, made)[1]).text
+        rows = report_rows(made.detector, made.dataset, evaluation)
+        assert [row["notes"] for row in rows] == [list(notes) for notes in unlike.notes]
+        first = next(csv.DictReader(io.StringIO(report_csv(rows))))
+        assert first["notes"] == " ".join(unlike.notes[0])
+
+    def test_what_a_crop_leaves_out(self, tmp_path: Path, made: Any) -> None:
+        words = "was not inspected: the model looks at the middle alone"
+        _, whole = written(tmp_path, made)
+        assert words not in Page(whole).text
+        assert "dark border" not in whole
+        options = {**made.detector.settings.model_dump(), "crop": 32}
+        detector = SAPatchCore(**options).fit([sample.path for sample in made.dataset.train])
+        result = detector.predict([sample.path for sample in made.dataset.test])
+        evaluation = evaluate_result(result, made.dataset)
+        _, text = written(tmp_path, made, detector=detector, evaluation=evaluation)
+        share = percent(1 - 32 * 32 / (detector.settings.resize[0] * detector.settings.resize[1]))
+        assert f"{share} of it, {words}" in text
+        assert text.count("the dark border was not inspected") == len(result)

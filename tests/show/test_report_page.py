@@ -166,7 +166,7 @@ def test_dialog_by_keyboard(watched: Watched) -> None:
     page.keyboard.press("Enter")
     assert dialog.is_visible()
     assert page.locator("#large-name").inner_text() == names[0]
-    assert dialog.locator(".panels img").count() == 4
+    assert dialog.locator(".panels img").count() == 5
     page.keyboard.press("ArrowRight")
     assert page.locator("#large-name").inner_text() == names[1]
     page.keyboard.press("ArrowLeft")
@@ -179,7 +179,7 @@ def test_dialog_by_keyboard(watched: Watched) -> None:
 
 def test_dialog_by_mouse(watched: Watched) -> None:
     page, dialog = watched.page, watched.page.locator("#large")
-    page.locator("#cards .card .panels img").nth(4).click()
+    page.locator("#cards .card .panels img").nth(5).click()
     assert page.locator("#large-name").inner_text() == watched.names()[1]
     wide = dialog.locator(".panels img").first.bounding_box()["width"]
     assert wide > 1.5 * page.locator("#cards .card .panels img").first.bounding_box()["width"]

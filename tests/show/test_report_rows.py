@@ -34,6 +34,11 @@ class TestRows:
             assert row["reason"] == verdict.sentence
             assert row["ratio"] == pytest.approx(verdict.score / verdict.threshold)
             assert row["local_share"] + row["context_share"] == pytest.approx(1)
+            assert row["local_share"] == pytest.approx(verdict.local_share), (
+                "of the patches' score, not of the fused one"
+            )
+            assert row["global_score"] == pytest.approx(verdict.global_score)
+            assert row["global_ratio"] == pytest.approx(verdict.global_ratio, rel=1e-5)
             assert row["good_image"] in made.detector.provenance[0]
             regions = result.regions(index)[:3]
             assert [tuple(one["box"]) for one in row["regions"]] == [one.box for one in regions]
@@ -44,6 +49,10 @@ class TestRows:
         rows = rows_of(made.detector, made.dataset, evaluation)
         assert {row["verdict"] for row in rows} == {None}
         assert all(row["score"] > 0 for row in rows)
+        assert {row["global_ratio"] for row in rows} == {None}
+        result = replace(evaluation.result, global_scores=None, global_patches=None)
+        rows = rows_of(made.detector, made.dataset, replace(evaluation, result=result))
+        assert {row["global_score"] for row in rows} == {None}
         json.dumps(rows, allow_nan=False)
 
     def test_csv_says_the_same(self, made: Any) -> None:
@@ -53,6 +62,7 @@ class TestRows:
         for flat, row in zip(found, rows, strict=True):
             assert flat["path"] == row["path"]
             assert float(flat["score"]) == row["score"]
+            assert float(flat["global_score"]) == row["global_score"]
             assert json.loads(flat["regions"]) == row["regions"]
             assert flat["good_box"] == " ".join(map(str, row["good_box"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,11 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert found.reasons == {}
     figures = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [one["score"] for one in figures["scores"]] == [4, 2, 3, 1]
+    assert list(figures["scores"][0]) == ["path", "label", "score", "local", "context", "p_value"]
+    whole = replace(found.result, global_scores=np.arange(4, dtype=np.float32))
+    figures = replace(found, result=whole).to_dict()
+    assert list(figures["scores"][3]) == ["path", "label", "score", "local", "context", "global", "p_value"]
+    assert [one["global"] for one in figures["scores"]] == [0, 1, 2, 3]
     assert "0.7500" in evaluation_text(found)
 
 

@@ -93,18 +93,23 @@ def predict(
         result = detector.predict(sources, progress)
         written = write_maps(result, Path(maps), map_format, progress) if maps is not None else [None] * len(result)
     verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
+    parts = {"score": result.scores, "local": result.local_scores, "context": result.context_scores}
+    if result.global_scores is not None:
+        parts["global"] = result.global_scores
     if not json_output:
-        typer.echo("verdict\tp\tscore\tlocal\tcontext\tkind\tpath")
-    for i, (path, verdict, file) in enumerate(zip(result.paths, verdicts, written, strict=True)):
-        score, local, context = (float(x[i]) for x in (result.scores, result.local_scores, result.context_scores))
+        typer.echo("\t".join(("verdict", "p", *parts, "kind", "path", "notes")))
+    columns = zip(result.paths, verdicts, written, result.notes, strict=True)
+    for i, (path, verdict, file, notes) in enumerate(columns):
+        values = {name: float(part[i]) for name, part in parts.items()}
         if not json_output:
             word, p, kind = "–", "–", "–"
             if verdict is not None:
                 word, p = "REJECT" if verdict.rejected else "accept", f"{verdict.p_value:.4f}"
                 kind = verdict.kind or "–"
-            typer.echo(f"{word}\t{p}\t{score:.6g}\t{local:.6g}\t{context:.6g}\t{kind}\t{path}")
+            numbers = (f"{value:.6g}" for value in values.values())
+            typer.echo("\t".join((word, p, *numbers, kind, path, " ".join(notes) or "–")))
             continue
-        line = {"path": path, "score": score, "local": local, "context": context}
+        line = {"path": path, **values, "notes": notes}
         if verdict is not None:
             line |= {
                 "rejected": verdict.rejected,
@@ -114,6 +119,7 @@ def predict(
                 "kind": verdict.kind or None,
                 "local_ratio": verdict.local_ratio,
                 "context_ratio": verdict.context_ratio,
+                **({} if verdict.global_ratio is None else {"global_ratio": verdict.global_ratio}),
                 "reason": verdict.sentence,
                 "regions": [
                     {"box": list(region.box), "area": region.area, "peak": region.peak}

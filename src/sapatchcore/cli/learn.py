@@ -18,6 +18,7 @@ from sapatchcore.cli.options import (
     Model,
     Quiet,
     WeightsFile,
+    border_line,
     progress_bars,
     warn,
     with_settings,
@@ -25,6 +26,7 @@ from sapatchcore.cli.options import (
 from sapatchcore.cli.ray import Ray, Shares, require_ray
 from sapatchcore.errors import SettingsError
 from sapatchcore.open_model import load_model
+from sapatchcore.score.threshold import promise_sentence
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def fit(
 
     _require_folder(output)
     require_ray(ray, shares=shares)
-    settings = settings_from(options).model_dump(mode="json")
+    checked = settings_from(options)
+    settings = checked.model_dump(mode="json")
     with (
         tracked(log or None, run=output.stem, settings=settings, folder=output.parent, warn=warn) as tracker,
         progress_bars(quiet=quiet) as progress,
@@ -92,8 +95,11 @@ def fit(
             detector = _fitted(data, layout, calibrate, options, progress)
             detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
             summary = _summary(detector, output)
+        summary["not_inspected"] = checked.not_inspected
         tracker.figures({"fit": summary})
     _say(summary, json_output, "learned from")
+    if not json_output and (line := border_line(checked)):
+        typer.echo(line)
 
 
 def _fitted(
@@ -205,7 +211,7 @@ def _say(summary: dict[str, Any], json_output: bool, verb: str) -> None:
     )
     count = summary["calibration_images"]
     typer.echo(
-        f"{count} calibration scores: a false-reject rate down to {1 / (count + 1):.2%} can be promised."
+        promise_sentence(count)
         if count
         else "No calibration: one image alone cannot be scored by others. Verdicts need --calibrate FOLDER."
     )

@@ -88,7 +88,7 @@ def demo(
     ),
     quiet: Quiet = False,
 ) -> None:
-    """Show both models on made images of screws: a table and a picture."""
+    """Show three models on made images of screws: a table and a picture."""
     from sapatchcore.demo import run_demo
 
     with progress_bars(quiet=quiet) as progress:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.options import AnyModel, Json, Model, Quiet, progress_bars, warn
+from sapatchcore.cli.options import AnyModel, Json, Model, Quiet, border_line, progress_bars, warn
 from sapatchcore.open_model import load_model
+from sapatchcore.score.threshold import promise_sentence
+from sapatchcore.settings import settings_from
 
 
 def info(
@@ -27,9 +29,14 @@ def info(
         from sapatchcore.model_file import describe, read_model
 
         summary = describe(model, read_model(model))
+    stored = summary["settings"]
+    settings = settings_from({name: stored[name] for name in ("resize", "crop")})
+    summary["not_inspected"] = settings.not_inspected if json_output else border_line(settings) or "nothing: no crop"
     if json_output:
         typer.echo(json.dumps(summary))
         return
+    if summary["calibration"] is not None:
+        summary["promise"] = promise_sentence(summary["calibration"]["images"])
     for name, value in summary.items():
         typer.echo(f"{name:20} {value if not isinstance(value, dict) else ''}".rstrip())
         for key, inner in value.items() if isinstance(value, dict) else ():

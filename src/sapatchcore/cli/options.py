@@ -101,7 +101,7 @@ def _shown(default: object) -> str:
     if isinstance(default, tuple):
         parts = cast(tuple[object, ...], default)
         return "x".join(map(str, parts)) if isinstance(parts[0], int) else ",".join(map(str, parts))
-    return str(default)
+    return "none" if default is None else str(default)
 
 
 @contextmanager
@@ -130,6 +130,17 @@ def progress_bars(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], N
             drawn.update(bars[stage], completed=done, total=total)
 
         yield show
+
+
+def border_line(settings: Settings) -> str:
+    """What share of each image is not inspected, and what to do about it; "" where that is none."""
+    if not settings.not_inspected:
+        return ""
+    seen, whole = (f"{height}x{width}" for height, width in (settings.input_size, settings.resize))
+    return (
+        f"{settings.not_inspected:.0%} of each image, its border, is not inspected: crop {seen} of {whole}. Use --crop none to "
+        "inspect all of it."
+    )
 
 
 def promised_rate(false_reject: float | None, calibration: int, *, quiet: bool) -> float:

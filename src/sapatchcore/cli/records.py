@@ -34,7 +34,7 @@ _WHERE = "Where the records are: a SQLite file, or postgresql://user@host/databa
 Where = Annotated[str, typer.Argument(help=_WHERE, envvar="SAPATCHCORE_RECORDS")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Only this model's.")]
 VerdictOption = Annotated[str | None, typer.Option("--verdict", help="accept or reject.")]
-Kind = Annotated[str | None, typer.Option(help="local, co-occurrence or both.")]
+Kind = Annotated[str | None, typer.Option(help="local, co-occurrence or unclear; both, of earlier versions.")]
 FeedbackOption = Annotated[str | None, typer.Option("--feedback", help="good, defect, or none for those without.")]
 Since = Annotated[
     str | None, typer.Option(help="From this time on: 2026-03-01, or 2026-03-01T06:00. Local time, or with +00:00.")
@@ -80,6 +80,9 @@ def watch(
 
         def inspect(images: Sequence[ReceivedImage]) -> list[NewRecord]:
             result = detector.predict([image.pixels for image in images])
+            for image, notes in zip(images, result.notes, strict=True):
+                for note in notes:
+                    warn(_printable(f"{folder / image.file_name}: {note}"))
             return records_of(
                 result,
                 None if rate is None else result.verdicts(rate),
@@ -97,7 +100,8 @@ def watch(
                 typer.echo(json.dumps({"path": path, **record.to_dict()}))
                 return
             p = "–" if record.p_value is None else f"{record.p_value:.4f}"
-            numbers = (f"{value:.6g}" for value in (record.score, record.local, record.context))
+            parts = (record.score, record.local, record.context, record.global_score)
+            numbers = (f"{value:.6g}" for value in parts if value is not None)
             typer.echo("\t".join((_word(record), p, *numbers, record.kind or "–", _printable(path))))
 
         def failed(name: str, reason: str) -> None:
@@ -107,7 +111,8 @@ def watch(
                 warn(_printable(reason))
 
         if not json_output:
-            typer.echo("verdict\tp\tscore\tlocal\tcontext\tkind\tpath")
+            whole = () if detector.settings.global_part == "none" else ("global",)
+            typer.echo("\t".join(("verdict", "p", "score", "local", "context", *whole, "kind", "path")))
         watch_folder(folder, inspect, kept, stop=stop, once=once, recorded=say, failed=failed, warn=warn)
 
 

@@ -22,8 +22,10 @@ from PIL import Image
 from sapatchcore.data.conversion import rgb_from_array
 from sapatchcore.data.images import files_of
 from sapatchcore.data.pixels import (
+    Appearance,
     Size,
     UInt8Array,
+    appearance,
     decode,
     open_image,
     prepare,
@@ -46,11 +48,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Batch:
-    """names: n texts. sizes: n × (H, W), the images' own. pixels: (n, h, w, 3) uint8, as the network takes them."""
+    """names: n texts. sizes: n × (H, W), the images' own. pixels: (n, h, w, 3) uint8, as the network takes them. appearance: n,
+    of the images themselves; none where nobody will ask."""
 
     names: tuple[str, ...]
     sizes: tuple[Size, ...]
     pixels: npt.NDArray[np.uint8]
+    appearance: tuple[Appearance, ...] = ()
 
 
 def as_sources(images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]) -> Sources:
@@ -84,16 +88,17 @@ def read_batches(sources: Iterable[ImageSource], settings: Settings, first: int 
     first: the number of the first image, for the names of those that have no path.
     """
 
-    def read(numbered: tuple[int, ImageSource]) -> tuple[str, Size, npt.NDArray[np.uint8]]:
+    def read(numbered: tuple[int, ImageSource]) -> tuple[str, Size, npt.NDArray[np.uint8], Appearance]:
         name = source_name(numbered[1], numbered[0])
         image = read_image(numbered[1], name)
-        return name, (image.shape[0], image.shape[1]), prepare(image, settings.resize, settings.crop)
+        size, pixels = (image.shape[0], image.shape[1]), prepare(image, settings.resize, settings.crop)
+        return name, size, pixels, appearance(image)
 
     workers, size = settings.workers, settings.batch_size
     with closing(load_ahead(enumerate(sources, first), read, workers=workers, ahead=size + workers)) as images:
         for batch in groups(images, size):
-            names, sizes, pixels = zip(*batch, strict=True)
-            yield Batch(names, sizes, np.stack(pixels))
+            names, sizes, pixels, looks = zip(*batch, strict=True)
+            yield Batch(names, sizes, np.stack(pixels), looks)
 
 
 def source_name(source: ImageSource, index: int) -> str:

@@ -73,6 +73,19 @@ def build_network(
     return network, (str(info[first]["module"]), str(info[second]["module"]))
 
 
+def strides_of(name: str, layers: tuple[str, str]) -> tuple[int, int]:
+    """Pixels of the input for a cell of either layer, before the network is built. Raises SettingsError as ``build_network``."""
+    if name == BUILTIN:
+        check_builtin(None, layers)
+        info: list[dict[str, Any]] = [{"module": layer, "reduction": _STRIDES[layer]} for layer in LAYERS]
+    else:
+        name = PACKAGED[name].architecture if name in PACKAGED else name
+        _size_options(name, (0, 0))  # refuses an unknown name
+        info = _feature_info(name, {})
+    first, second = resolve_layers(name, layers, info)
+    return int(info[first]["reduction"]), int(info[second]["reduction"])
+
+
 def resolve_layers(name: str, layers: tuple[str, str], info: list[dict[str, Any]]) -> tuple[int, int]:
     """Which of a network's feature maps the two names mean.
 

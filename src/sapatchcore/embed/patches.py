@@ -1,15 +1,14 @@
 """From images to patches: the network's two feature maps, pooled, mixed and paired (paper steps 1 to 5).
 
-Every cell of layer 2's grid is a patch. Its vector is layer 2's cell, average-pooled over 3×3, followed by the cell of
-layer 3 that covers it, mixed over the whole image by self-attention. Squared distances over concatenated channels add
-up, so both parts are kept apart here: *local* (layer 2) and *context* (layer 3). The context is kept at layer 3's own
-grid, where every cell is stored once and not once for each patch that it serves.
+Every cell of layer 2's grid is a patch. Its vector is layer 2's cell, average-pooled over 3×3, followed by the cell of layer 3
+that covers it, mixed over the whole image by self-attention. Squared distances over concatenated channels add up, so both parts
+are kept apart here: *local* (layer 2) and *context* (layer 3). The context stays on layer 3's own grid, each cell once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,9 @@ from sapatchcore.data.sources import Batch, ImageSource, read_batches
 from sapatchcore.embed.attention import self_attention
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.network import GIVEN, choose_device
+from sapatchcore.embed.tiles import backbone_class
 from sapatchcore.embed.weights import Weights
+from sapatchcore.embed.whitening import Whitening, ready
 from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.settings import Settings
 
@@ -30,7 +31,8 @@ class Patches:
 
     local: (n, p, c2) float32, p = h2·w2 patches an image. context: (n, r, c3) float32, r = h3·w3.
     cell: (p,) int64, the row of ``context`` that serves each patch. grid: (h2, w2). mixed: (n, c3, h3, w3) float32, what the
-    context was mixed from, pooled already where there is self-attention; None where nobody will ask.
+    context was mixed from, pooled already where there is self-attention; None where nobody will ask. layers: the two feature maps
+    (n, c, h, w) float32 as the network gave them, where there is a global part. whitening: what both parts were multiplied by.
     """
 
     local: torch.Tensor
@@ -38,6 +40,8 @@ class Patches:
     cell: torch.Tensor
     grid: tuple[int, int]
     mixed: torch.Tensor | None = None
+    layers: tuple[torch.Tensor, torch.Tensor] | None = None
+    whitening: Whitening | None = None
 
     def rows(self) -> torch.Tensor:
         """(n, p, c2 + c3) float32: the patches as the paper has them."""
@@ -52,10 +56,9 @@ class Patches:
 class Embedder:
     """The one way from images to patches, for fit, predict and all else. The network is built when it is first needed."""
 
-    def __init__(self, settings: Settings, given: Weights | None = None) -> None:
-        """given: the network's weights, where they came with a model file."""
-        self.settings = settings
-        self._given = given
+    def __init__(self, settings: Settings, given: Weights | None = None, whitening: Whitening | None = None) -> None:
+        """given: the network's weights, where they came with a model file; whitening: what fit took from good images."""
+        self.settings, self.whitening, self._given = settings, whitening, given
         self._network: Backbone | None = None
 
     @property
@@ -63,7 +66,7 @@ class Embedder:
         """The frozen network. Raises as ``Backbone``, and SettingsError for a device that is not there."""
         if self._network is None:
             settings = self.settings
-            self._network = Backbone(
+            self._network = backbone_class(settings.tiles)(
                 settings.backbone,
                 weights=GIVEN if self._given is not None else settings.weights,
                 layers=settings.layers,
@@ -86,9 +89,14 @@ class Embedder:
         settings = self.settings
         with torch.inference_mode():
             layer2, layer3 = self.network.features(torch.from_numpy(batch.pixels))  # step 2: two layers
-            patches = to_patches(  # steps 3 to 5: pooled, mixed, paired
-                layer2, layer3, settings.attention, settings.temperature, settings.context_weight
-            )
+            options = settings.attention, settings.temperature, settings.context_weight
+            patches = to_patches(layer2, layer3, *options)  # steps 3 to 5: pooled, mixed, paired
+            if settings.global_part != "none":
+                patches = replace(patches, layers=(layer2.float(), layer3.float()))
+            if settings.metric == "whitened":
+                by = ready(self.whitening, patches.local.device)
+                whitened = patches.local @ by.local, patches.context @ by.context
+                patches = replace(patches, local=whitened[0], context=whitened[1], whitening=by)
         finite = torch.isfinite(patches.local.sum(dim=(1, 2)) + patches.context.sum(dim=(1, 2)))
         if not bool(finite.all()):
             raise DataError(

@@ -243,3 +243,14 @@ def _download(repository: str) -> Path:
         except huggingface_hub.errors.EntryNotFoundError:
             continue
     raise OSError(f"{repository} holds neither of {', '.join(_FILES)}")
+
+
+def origin(backbone: str, weights: str) -> dict[str, Any]:
+    """JSON-ready: of a network with packaged weights, whose these are; nothing of others. backbone, weights: of settings.py."""
+    packaged = PACKAGED.get(backbone)
+    if packaged is None:
+        return {}
+    found = {"architecture": packaged.architecture}
+    if weights == "pretrained":
+        found |= {"weights": packaged.package, "licence": packaged.licence}
+    return {"network": found}

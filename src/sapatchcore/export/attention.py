@@ -23,14 +23,17 @@ from einops import rearrange
 
 _TERMS = 8
 _REACH = 0.5  # of |r·v|
-_NUMBERS = 1 << 24  # of an image's exponentials in one slice of channels at most (64 MB)
+_NUMBERS = 1 << 24  # of an image's exponentials in one slice of channels at most (64 MB), up to ``_SLICES`` of them
+# All of them stand in the graph. Beyond, a slice takes more where there are as many anchors as positions, which is rare: 4,096
+# positions would need a channel whose values lie 90 apart.
+_SLICES = 32
 
 
 def anchored_attention(x: torch.Tensor) -> torch.Tensor:
     """(n, c, h, w) float32 → the same: out[i] = Σ_j softmax_j(x[i]·x[j]) · x[j] for each channel by itself."""
-    n, _, h, w = x.shape
+    n, c, h, w = x.shape
     rows = rearrange(x, "n c h w -> n c (h w)")
-    step = max(1, _NUMBERS // rows.shape[2] ** 2)
+    step = max(-(-c // _SLICES), _NUMBERS // rows.shape[2] ** 2)
     slices = [rows[:, first : first + step] for first in range(0, rows.shape[1], step)]
     mixed = [_mix(part.flatten(0, 1)).unflatten(0, (n, part.shape[1])) for part in slices]
     return rearrange(torch.cat(mixed, dim=1), "n c (h w) -> n c h w", h=h, w=w)

@@ -7,8 +7,9 @@ answers count as equal, and such images are counted. Everything else has to agre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from sapatchcore.data.pixels import UInt8Array, prepare
 from sapatchcore.data.sources import Batch, Progress, read_image
 from sapatchcore.embed.patches import Embedder, Patches
 from sapatchcore.errors import ModelFileError
-from sapatchcore.export.metadata import GRIDS, SCORES
+from sapatchcore.export.metadata import GLOBAL, GRIDS, SCORES
 from sapatchcore.export.runtime import Arrays, Session, reason_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.fusion import smoothed_scores
 from sapatchcore.score.threshold import p_values, possible_rate, threshold
-from sapatchcore.score.verdict import KindClassifier
+from sapatchcore.score.verdict import KindClassifier, Parts
 
 TOLERANCE = 1e-3  # of scores, parts, and maps, relative
 ROUNDING = 1e-5  # a score this near a calibration score may fall on either side of it, relative
@@ -142,14 +144,23 @@ class Check:
         squared, channels = (patches.rows()[0] - self._bank.rows[row]).square(), patches.local.shape[2]
         parts = (squared[:, :channels], squared[:, channels:], squared)
         local, context, away = (part.sum(1).sqrt().numpy().reshape(whole.shape) for part in parts)
-        worst, weight = theirs["patch_scores"][0].argmax(), ours.scores[0] / max(float(whole.max()), 1e-12)
-        own = (ours.scores[0], local.flat[worst] * weight, context.flat[worst] * weight, whole, local, context)
+        if self._embedder.settings.image_score == "smoothed":
+            parts_of_score = [part[0] for part in smoothed_scores(whole[None], local[None], context[None])[1:]]
+        else:
+            worst = theirs["patch_scores"][0].argmax()
+            weight = np.hypot(ours.local_scores[0], ours.context_scores[0]) / max(float(whole.max()), 1e-12)
+            parts_of_score = [local.flat[worst] * weight, context.flat[worst] * weight]
+        own = (ours.scores[0], *parts_of_score, whole, local, context)
         values: dict[str, Any] = {**dict(zip((*SCORES, *GRIDS[:3]), own, strict=True)), "map": ours.maps[0]}
         # A part is small where the other is large: differences of both are relative to the whole.
         scales = {name: float(np.abs(values["score" if name in SCORES else "patch_scores"]).max()) for name in values}
         differences = {"neighbours": float(np.abs(away - whole).max()) / max(scales["patch_scores"], self._floor)}
         for name, value in values.items():
             differences[name] = float(np.abs(value - theirs[name][0]).max()) / max(scales[name], self._floor)
+        for name, of_whole in zip(GLOBAL, (ours.global_scores, ours.global_patches), strict=True):
+            if of_whole is not None:
+                scale = max(float(np.abs(of_whole[0]).max()), 1e-12)
+                differences[name] = float(np.abs(of_whole[0] - theirs[name][0]).max()) / scale
         if self._calibration is not None and self._file_calibration is not None:
             differences["p_value"] = self._p_difference(float(ours.scores[0]), theirs)
         return differences
@@ -178,11 +189,23 @@ class Check:
         if rejected != (score > own_limit):
             found.other_verdicts += 1
         elif rejected:
-            parts = (float(ours.local_patches.max()), float(ours.context_patches.max()))
-            kind = KindClassifier(self._file_calibration).kind(*(float(theirs[name].max()) for name in GRIDS[1:3]))
-            steps = (1 - ROUNDING, 1 + ROUNDING)
-            usual = KindClassifier(self._calibration)
-            found.other_kinds += kind not in {usual.kind(parts[0] * a, parts[1] * b) for a in steps for b in steps}
+            usual, kind = KindClassifier(self._calibration), KindClassifier(self._file_calibration).kind(_parts(theirs))
+            found.other_kinds += kind not in {usual.kind(one) for one in _near(ours.parts(0))}
+
+
+def _parts(theirs: Arrays) -> Parts:
+    """What the file's kind of its image is told from."""
+    local, context = (float(theirs[name].max()) for name in GRIDS[1:3])
+    largest = float(np.hypot(*(theirs[name][0] for name in SCORES[1:])))
+    return Parts(local, context, largest, float(theirs[GLOBAL[0]][0]) if GLOBAL[0] in theirs else None)
+
+
+def _near(parts: Parts) -> Iterator[Parts]:
+    """The parts with either side up to ``ROUNDING`` larger or smaller."""
+    steps = (1 - ROUNDING, 1 + ROUNDING)
+    for times, others in product(steps, steps):
+        whole = None if parts.global_score is None else parts.global_score * others
+        yield Parts(parts.local * times, parts.context * others, parts.largest * times, whole)
 
 
 def check_images(folder: Path | None, bank: Bank, *, made: bool) -> tuple[list[Path | UInt8Array], str]:

@@ -19,16 +19,18 @@ from sapatchcore.atomic import atomic_write
 from sapatchcore.data.sources import Batch, Progress
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.embed.patches import Embedder
+from sapatchcore.embed.tiles import TiledBackbone
+from sapatchcore.embed.weights import origin
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, SettingsError, did_you_mean, install
 from sapatchcore.export import onnx_file, openvino_file
 from sapatchcore.export.check import Check, check_images
+from sapatchcore.export.global_part import GlobalPartGraph
 from sapatchcore.export.graph import EMBEDDING, FORMATS, BankPart, Graph
-from sapatchcore.export.metadata import FORMAT, OUTPUTS, SUFFIXES, calibration_metadata
+from sapatchcore.export.metadata import FORMAT, GLOBAL, SUFFIXES, calibration_metadata
 from sapatchcore.export.onnx_file import OPSET, check_opset
 from sapatchcore.export.quantise import good_images, quantised_onnx, quantised_openvino, recalibrated, with_half_weights
 from sapatchcore.export.runtime import Session, onnx_session, openvino_session
 from sapatchcore.memory.bank import Bank
-from sapatchcore.model_file import origin
 from sapatchcore.score.calibration import Calibration
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -99,12 +101,13 @@ def export_model(
 
     file_calibration, note = calibration, "the model's own"
     if calibration is not None and not exact:
-        session = open_session(kind, form.only(model, EMBEDDING))
+        session = open_session(
+            kind, form.only(model, (*EMBEDDING, *(name for name in GLOBAL if name in graph.outputs)))
+        )
         file_calibration, note = recalibrated(calibration, embedder, bank, graph, session, progress)
         if file_calibration is not calibration:
             form.set_values(model, "good", np.sort(file_calibration.scores))
-    outputs = [name for name in OUTPUTS if name != "p_value" or calibration is not None]
-    model = form.only(model, outputs)
+    model = form.only(model, graph.outputs)
     found = Check(embedder, bank, calibration, file_calibration).compare(
         open_session(kind, model), images, source, strict=exact, progress=progress
     )
@@ -112,14 +115,16 @@ def export_model(
         "format": FORMAT,
         "kind": kind,
         "settings": embedder.settings.model_dump(mode="json"),
-        **origin(detector.settings),
+        **({"requested": detector.settings.requested} if detector.settings.requested else {}),
+        **origin(detector.settings.backbone, detector.settings.weights),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", "pillow", *PACKAGES[kind])},
         "model_sha256": source_sha256,
         "opset": opset,
         "precision": {"network": precision, "bank": bank_precision},
         "bank": list(bank.rows.shape),
         "grid": list(bank.grid),
-        "outputs": outputs,
+        "outputs": graph.outputs,
+        "training_statistics": None if bank.usual is None else bank.usual.to_dict(),
         "calibration": calibration_metadata(file_calibration),
         "calibration_scores": note if calibration is not None else "none: the file gives no p_value and no verdicts",
         "check": asdict(found),
@@ -153,7 +158,8 @@ def require_packages(kind: str) -> None:
 def cpu_embedder(detector: SAPatchCore) -> Embedder:
     """The detector's network on the CPU in float32: what the file is made from and compared with."""
     options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32", "search": "exact"}
-    return Embedder(SAPatchCore(**options).settings, detector.embedder.network.weights)
+    whitening = detector.embedder.whitening
+    return Embedder(SAPatchCore(**options).settings, detector.embedder.network.weights, whitening)
 
 
 def _check_size(embedder: Embedder, bank: Bank, bank_precision: str) -> None:
@@ -176,7 +182,12 @@ def build_graph(embedder: Embedder, bank: Bank, bank_precision: str, calibration
     parts = bank.rows[:, :channels].contiguous(), bank.rows[:, channels:].contiguous()
     rows = BankPart(parts[0], bank_precision), BankPart(parts[1], bank_precision)
     scores = None if calibration is None else calibration.scores
-    return Graph(embedder.network.features, rows, patches.cell, patches.grid, settings, scores)
+    whole = None
+    if bank.global_part is not None:
+        whole = GlobalPartGraph(bank.global_part, patches.grid, patches.cell, patches.context.shape[1])
+    network = embedder.network
+    features = network.features_at_once if isinstance(network, TiledBackbone) else network.features
+    return Graph(features, rows, patches.cell, patches.grid, settings, scores, embedder.whitening, whole)
 
 
 def open_session(kind: str, model: Any) -> Session:

@@ -20,7 +20,10 @@ from einops import rearrange
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 - it registers torch.ops.quantized_decomposed
 
 from sapatchcore.data.pixels import crop_box
+from sapatchcore.embed.whitening import Whitening
 from sapatchcore.export.attention import anchored_attention
+from sapatchcore.export.global_part import GlobalPartGraph
+from sapatchcore.export.metadata import GLOBAL, OUTPUTS
 from sapatchcore.export.resample import Lanczos
 from sapatchcore.score.anomaly_score import axis_operator, largest
 from sapatchcore.settings import Settings
@@ -51,17 +54,25 @@ class Graph(torch.nn.Module):
         grid: tuple[int, int],
         settings: Settings,
         calibration: np.ndarray | None,
+        whitening: Whitening | None = None,
+        global_part: GlobalPartGraph | None = None,
     ) -> None:
         """features: as of Backbone. rows: the bank's local and context part. cell, grid: as of Patches. calibration: (k,)
-        scores of good images; None leaves p_value out."""
+        scores of good images; None leaves p_value out. whitening: what both parts of a patch are multiplied by. global_part:
+        None leaves ``metadata.GLOBAL`` out."""
         super().__init__()
         box = crop_box(settings.resize, settings.crop)
         self.lanczos, self.enlarge = Lanczos(settings.resize, box), Enlarge(grid, settings.resize, box)
         self._features, self._settings = features, settings
         self.local, self.context = rows
+        self.global_part = global_part
         self._grid, self._count = grid, self.local.count
         self._neighbors = min(settings.neighbors, self._count) if settings.image_score == "reweighted" else None
         self.register_buffer("cell", cell)
+        for name in ("local", "context"):
+            self.register_buffer(f"whiten_{name}", None if whitening is None else getattr(whitening, name))
+        self.whiten_local: torch.Tensor | None
+        self.whiten_context: torch.Tensor
         good = None if calibration is None else np.sort(calibration)[None]  # (1, k)
         # As threshold.p_values has it for each number of scores that are as high: looked up, since a runtime may divide
         # by multiplying with 1 / (k + 1).
@@ -76,11 +87,19 @@ class Graph(torch.nn.Module):
         pixels = self.lanczos(images).to(torch.uint8)  # step 1
         layers = self._features(pixels)  # step 2
         local, context = self._embed(*layers)  # steps 3 to 5
-        arrays = self.compare(local, context)  # steps 7 and 8
-        anomaly_map = self.enlarge(arrays[3], images.shape[1], images.shape[2])  # step 9
-        score, *_ = arrays
+        score, *others = self.compare(local, context)  # steps 7 and 8
+        of_whole: list[torch.Tensor] = []
+        if self.global_part is not None:  # beyond the paper
+            score, *of_whole = self.global_part(*layers, score)
+        anomaly_map = self.enlarge(others[2], images.shape[1], images.shape[2])  # step 9
         p_value = [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
-        return (*arrays, anomaly_map, *p_value, pixels, *layers, local, context)
+        return (score, *others, anomaly_map, *p_value, *of_whole, pixels, *layers, local, context)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what it gives, without ``INNER``."""
+        left_out = {"p_value": self.good is None, **dict.fromkeys(GLOBAL, self.global_part is None)}
+        return [name for name in OUTPUTS if not left_out.get(name)]
 
     def compare(
         self, local: torch.Tensor, context: torch.Tensor, excluded: torch.Tensor | None = None
@@ -103,15 +122,26 @@ class Graph(torch.nn.Module):
         patch_scores = (local_squared + context_squared).sqrt()
         local_patches, context_patches = local_squared.sqrt(), context_squared.sqrt()
 
-        score, at = largest(patch_scores)  # step 8
-        worst = at[:, None]
-        parts = [score, local_patches.gather(1, worst)[:, 0], context_patches.gather(1, worst)[:, 0]]
+        squares = local_squared, context_squared
+        if self._settings.image_score == "smoothed":  # step 8
+            score, at = largest(self._smoothed(patch_scores))
+            shares = [self._smoothed(square).gather(1, at[:, None])[:, 0] for square in squares]
+            total = (shares[0] + shares[1]).clamp(min=1e-30)
+            parts = [score, *(score * (share / total).sqrt() for share in shares)]
+        else:
+            score, at = largest(patch_scores)
+            parts = [score, *(square.gather(1, at[:, None])[:, 0].sqrt() for square in squares)]
         if self._neighbors is not None:
             patch = _pick(local, at), _pick(context, at)
-            weight = self._weight(score, *patch, row.gather(1, worst), self._neighbors, excluded)
+            weight = self._weight(score, *patch, row.gather(1, at[:, None]), self._neighbors, excluded)
             parts = [part * weight for part in parts]
         grids = (patch_scores, local_patches, context_patches, row)
         return (*parts, *(grid.unflatten(1, self._grid) for grid in grids))
+
+    def _smoothed(self, cells: torch.Tensor) -> torch.Tensor:
+        """(n, p) → (n, p): the mean over 3×3 cells, of those in the grid."""
+        grid = cells.unflatten(1, self._grid)[:, None]
+        return F.avg_pool2d(grid, kernel_size=3, stride=1, padding=1, count_include_pad=False).flatten(1)
 
     def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As to_patches: local (n, p, c2), context (n, r, c3)."""
@@ -126,7 +156,8 @@ class Graph(torch.nn.Module):
         else:
             context = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
         context = context * settings.context_weight
-        return rearrange(local, "n c h w -> n (h w) c"), rearrange(context, "n c h w -> n (h w) c")
+        parts = rearrange(local, "n c h w -> n (h w) c"), rearrange(context, "n c h w -> n (h w) c")
+        return parts if self.whiten_local is None else (parts[0] @ self.whiten_local, parts[1] @ self.whiten_context)
 
     def _weight(
         self,

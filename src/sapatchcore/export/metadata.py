@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.data.statistics import ImageStatistics
 from sapatchcore.errors import ModelFileError
-from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.calibration import GLOBAL_ARRAYS, Calibration
 from sapatchcore.score.threshold import possible_rate, threshold
 
 FORMAT = 2
@@ -27,7 +28,8 @@ METADATA = "sapatchcore"  # the JSON text's name in the file
 INPUT = "images"
 SCORES = ("score", "local_score", "context_score")  # (n,) float32
 GRIDS = ("patch_scores", "local_patches", "context_patches", "neighbours")  # (n, gh, gw) float32; the last int64
-OUTPUTS = (*SCORES, *GRIDS, "map", "p_value")  # map: (n, h, w) float32; p_value: (n,) float32
+GLOBAL = ("global_score", "global_patches")  # (n,) and (n, gh, gw) float32, where there is a global part
+OUTPUTS = (*SCORES, *GRIDS, "map", "p_value", *GLOBAL)  # map: (n, h, w) float32; p_value: (n,) float32
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 
 CHECKSUM = "sapatchcore.seal"  # the checksum's name in the file
@@ -35,7 +37,7 @@ ZEROS = "0" * 64
 # What stands before the checksum: protobuf's key (16 bytes), then field 2 of 64 bytes; an attribute in XML.
 _BEFORE = {".onnx": CHECKSUM.encode() + b"\x12\x40", ".xml": f'<{CHECKSUM} value="'.encode()}
 
-_ARRAYS = ("scores", "local", "context", "peaks")  # of Calibration, what verdicts need
+_ARRAYS = ("scores", "local", "context", "peaks", *GLOBAL_ARRAYS)  # of Calibration, what verdicts need
 
 
 def is_exported(path: Path) -> bool:
@@ -61,7 +63,7 @@ def calibration_metadata(calibration: Calibration | None) -> dict[str, Any] | No
         "false_reject": rate,
         "threshold": threshold(calibration.scores, rate),
         "pixel_threshold": threshold(calibration.peaks, rate),
-        **{name: _text(getattr(calibration, name)) for name in _ARRAYS},
+        **{name: _text(getattr(calibration, name)) for name in _ARRAYS if name in calibration.array_names},
     }
 
 
@@ -70,7 +72,7 @@ def calibration_from(metadata: dict[str, Any]) -> Calibration | None:
     stored = metadata["calibration"]
     if stored is None:
         return None
-    arrays: dict[str, Any] = {name: _numbers(stored[name]) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: _numbers(stored[name]) for name in _ARRAYS if name in stored}
     n = len(arrays["scores"])
     return Calibration(
         source=stored["source"],
@@ -81,8 +83,15 @@ def calibration_from(metadata: dict[str, Any]) -> Calibration | None:
         sizes=((0, 0),) * n,
         image_score=stored["image_score"],
         neighbors=stored["neighbors"],
+        attention=metadata["settings"]["attention"],
         **arrays,
     )
+
+
+def usual_from(metadata: dict[str, Any]) -> ImageStatistics | None:
+    """What the training images had; None where the file does not say. Raises as ``ImageStatistics.from_dict``."""
+    stored = metadata.get("training_statistics")
+    return None if stored is None else ImageStatistics.from_dict(stored)
 
 
 def read_metadata(path: Path, text: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.export.graph import INNER, Graph
-from sapatchcore.export.metadata import CHECKSUM, INPUT, METADATA, OUTPUTS, ZEROS, with_checksum
+from sapatchcore.export.metadata import CHECKSUM, INPUT, METADATA, ZEROS, with_checksum
 from sapatchcore.export.runtime import reason_of
 
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
@@ -34,7 +34,6 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
 
     Raises ModelFileError where PyTorch cannot export the network, or not with this opset.
     """
-    outputs = [name for name in OUTPUTS if name != "p_value" or graph.good is not None]
     free = {0: torch.export.Dim("n"), 1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
     example = torch.zeros(2, 97, 89, 3, dtype=torch.uint8)
     try:
@@ -46,7 +45,7 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[*outputs, *INNER],
+                output_names=[*graph.outputs, *INNER],
                 dynamic_shapes={INPUT: free},
                 external_data=False,
                 verbose=False,

@@ -30,11 +30,12 @@ from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import ModelFileError, SAPatchCoreError, install
 from sapatchcore.export.check import evenly_spread
 from sapatchcore.export.graph import BOUNDS, EMBEDDING, Graph
-from sapatchcore.export.metadata import INPUT
+from sapatchcore.export.metadata import GLOBAL, INPUT
 from sapatchcore.export.onnx_file import copied, quiet
 from sapatchcore.export.runtime import Session, reason_of
-from sapatchcore.learning.calibrate import as_calibration, rescored
+from sapatchcore.learning.calibrate import as_calibration, fused_anew, rescored
 from sapatchcore.memory.bank import Bank
+from sapatchcore.memory.growth import fewest_left
 from sapatchcore.result import gather_result
 from sapatchcore.score.calibration import CROSS_FITTED, SEPARATE, Calibration, Float32, rows_needed
 
@@ -159,8 +160,8 @@ def recalibrated(
 ) -> tuple[Calibration, str]:
     """The calibration with the file's scores, where all of its images can be read, and a sentence about it.
 
-    embedder, bank: the model's. graph: of the file. session: of the file, with the outputs ``graph.EMBEDDING``. progress: stage
-    "calibrate".
+    embedder, bank: the model's. graph: of the file. session: of the file, with the outputs ``graph.EMBEDDING`` and
+    ``metadata.GLOBAL``. progress: stage "calibrate".
     """
     files = [Path(name) for name in calibration.names]
     if missing := sum(not file.is_file() for file in files):
@@ -168,7 +169,7 @@ def recalibrated(
             f"the model's own, in float32, since {missing} of its {len(files)} images are not at hand: the promised rate does "
             "not hold exactly"
         )
-    if calibration.source != SEPARATE and bank.fewest_left < rows_needed(calibration.image_score):
+    if calibration.source != SEPARATE and fewest_left(bank) < rows_needed(calibration.image_score):
         return calibration, (
             "the model's own, in float32, since most of the bank comes from one image: the promised rate does not hold exactly"
         )
@@ -181,7 +182,9 @@ def recalibrated(
         with torch.inference_mode():
             arrays = graph.compare(local, context, None if own < 0 else bank.images == own)
         batch = Batch((calibration.names[index],), ((image.shape[0], image.shape[1]),), image[None, :0])
-        scored.append((batch, [array.numpy() for array in arrays]))
+        scored.append(
+            (batch, [*(array.numpy() for array in arrays), *(found[name] for name in GLOBAL if name in found)])
+        )
         if progress is not None:
             progress("calibrate", index + 1, len(files))
     result = gather_result(scored, embedder.settings)
@@ -192,9 +195,12 @@ def recalibrated(
             calibration,
             **{
                 name: (getattr(calibration, name) * _ratio(getattr(fresh, name), getattr(own_scores, name)))
-                for name in ("scores", "local", "context", "peaks", "grids")
+                for name in calibration.array_names
+                if name not in ("images", "rows")
             },
         )
+    if bank.global_part is not None:
+        fresh = fused_anew(fresh, bank.global_part)
     return fresh, "taken anew with this file"
 
 

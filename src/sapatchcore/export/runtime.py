@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.data.images import all_images
+from sapatchcore.data.pixels import Appearance, appearance
 from sapatchcore.data.sources import (
     Batch,
     Images,
@@ -30,6 +31,7 @@ from sapatchcore.data.sources import (
 )
 from sapatchcore.errors import DataError, ModelFileError, SAPatchCoreError, SettingsError, install
 from sapatchcore.export.metadata import (
+    GLOBAL,
     GRIDS,
     INPUT,
     METADATA,
@@ -38,6 +40,7 @@ from sapatchcore.export.metadata import (
     calibration_from,
     files_of,
     read_metadata,
+    usual_from,
     verify_checksum,
     without_arrays,
 )
@@ -78,6 +81,7 @@ class Exported(Calibrated):
         try:
             stored = settings_from(self.metadata["settings"]).model_dump()
             self._calibration = calibration_from(self.metadata)
+            self._usual = usual_from(self.metadata)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ModelFileError(
                 f"{path} does not hold what an exported model holds ({reason_of(error, 160)}). Export it anew."
@@ -98,6 +102,7 @@ class Exported(Calibrated):
             total=total,
             progress=progress,
             calibration=self._calibration,
+            usual=self._usual,
         )
 
     def _scored(self, batch: Batch) -> tuple[npt.NDArray[Any], ...]:
@@ -108,7 +113,7 @@ class Exported(Calibrated):
         if not np.isfinite(found["score"]).all():
             name = batch.names[int(np.isfinite(found["score"]).argmin())]
             raise DataError(f"The network gave numbers that are not finite for {name}. Export it in float32.")
-        return tuple(found[name] for name in (*SCORES, *GRIDS))
+        return tuple(found[name] for name in (*SCORES, *GRIDS, *GLOBAL) if name in found)
 
 
 def open_exported(
@@ -128,7 +133,7 @@ def open_exported(
     if threads is not None and threads < 1:
         raise SettingsError(f"threads must be 1 or more. Got {threads}. Leave it out to use all cores.")
     file = Path(path)
-    session = _session(file, threads, (*SCORES, *GRIDS))
+    session = _session(file, threads, (*SCORES, *GRIDS, *GLOBAL))
     return Exported(file, session, batch_size=batch_size, workers=workers)
 
 
@@ -145,11 +150,12 @@ def full_size_batches(sources: Iterable[ImageSource], *, batch_size: int, worker
     Images of equal size that follow each other are a batch, up to ``batch_size`` of them and ``PIXELS`` in all.
     """
 
-    def read(numbered: tuple[int, ImageSource]) -> tuple[str, UInt8Array]:
+    def read(numbered: tuple[int, ImageSource]) -> tuple[str, UInt8Array, Appearance]:
         name = source_name(numbered[1], numbered[0])
-        return name, read_image(numbered[1], name)
+        image = read_image(numbered[1], name)
+        return name, image, appearance(image)
 
-    waiting: list[tuple[str, UInt8Array]] = []
+    waiting: list[tuple[str, UInt8Array, Appearance]] = []
     with closing(load_ahead(enumerate(sources), read, workers=workers, ahead=batch_size + workers)) as images:
         for one in images:
             height, width = one[1].shape[:2]
@@ -162,10 +168,10 @@ def full_size_batches(sources: Iterable[ImageSource], *, batch_size: int, worker
             yield _batch(waiting)
 
 
-def _batch(images: list[tuple[str, UInt8Array]]) -> Batch:
-    names, pixels = zip(*images, strict=True)
+def _batch(images: list[tuple[str, UInt8Array, Appearance]]) -> Batch:
+    names, pixels, looks = zip(*images, strict=True)
     height, width = pixels[0].shape[:2]
-    return Batch(names, ((height, width),) * len(names), np.stack(pixels))
+    return Batch(names, ((height, width),) * len(names), np.stack(pixels), looks)
 
 
 @dataclass(frozen=True, eq=False)

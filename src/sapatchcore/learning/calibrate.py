@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from sapatchcore.data.packed import Sizes, Texts
 from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.embed.patches import Embedder
+from sapatchcore.embed.whitening import ready
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
+from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.spill import Spill, bank_of
 from sapatchcore.memory.training import TrainingImage, TrainingImages, files_from_tensors, files_to_tensors
 from sapatchcore.result import Result, gather_result
@@ -24,14 +27,17 @@ from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
     ARRAYS,
     CROSS_FITTED,
+    GLOBAL_ARRAYS,
     SEPARATE,
     Calibration,
+    Float32,
     concatenated,
     largest_values,
     rows_needed,
     subset,
     with_scores,
 )
+from sapatchcore.score.fusion import fused, scales_of
 from sapatchcore.settings import Settings
 
 FOLDS = 5
@@ -54,16 +60,16 @@ def folds_of(images: int) -> int:
 
 
 def cross_fitted(
-    x: torch.Tensor, spill: Spill, settings: Settings, whole: Bank, progress: Progress | None = None
+    x: torch.Tensor, spill: Spill, embedder: Embedder, whole: Bank, progress: Progress | None = None
 ) -> Calibration | None:
     """Every training image, scored by a bank that was chosen without its fold, with as many rows as the ``whole`` one.
 
     x: (n·p, dimensions), projected patches of the n images that ``spill`` holds. progress: stage "calibrate"; done counts patches
-    chosen and images scored.
+    chosen and images scored. embedder: of the patches; a whitening is that of the other folds, too.
 
     None where there is one image, or too few rows.
     """
-    n, p, count = spill.images, spill.patches_per_image, len(whole.rows)
+    n, p, count, settings = spill.images, spill.patches_per_image, len(whole.rows), embedder.settings
     folds = folds_of(n)
     if folds < 2 or count < rows_needed(settings.image_score):
         return None
@@ -80,7 +86,7 @@ def cross_fitted(
         steps += count
         bank = bank_of(coreset, spill, whole.training, settings.search, x.device)
         numbers = range(fold, n, folds)
-        found.append(scored_by_others(bank, spill, settings, numbers, numbers, whole.training, report))
+        found.append(scored_by_others(fold, bank, spill, embedder, numbers, numbers, whole.training, report))
         steps += len(numbers)
     return in_order(found)
 
@@ -92,19 +98,24 @@ def outside(fold: int, folds: int, images: int, patches_per_image: int) -> torch
 
 
 def scored_by_others(
+    fold: int,
     bank: Bank,
     spill: Spill,
-    settings: Settings,
+    embedder: Embedder,
     at: Sequence[int],
     numbers: Sequence[int],
     images: Sequence[TrainingImage],
     progress: Callable[[int], None] | None = None,
 ) -> Calibration:
-    """One fold's images against the ``bank`` of all other folds.
+    """The images of ``fold`` against the ``bank`` of all other folds, whitened without them where the metric is.
 
     at: their numbers in ``spill``. numbers: their numbers among all training images. images: what is kept of each, by ``at``.
     progress: called with the images scored so far.
     """
+    settings, whitening = embedder.settings, embedder.whitening
+    change = None if whitening is None else ready(whitening.folds[fold], bank.rows.device)
+    if change is not None:
+        bank = replace(bank, rows=change.of_rows(bank.rows))
 
     def scored() -> Iterator[tuple[Batch, tuple[npt.NDArray[Any], ...]]]:
         done = 0
@@ -112,6 +123,8 @@ def scored_by_others(
             here = [images[index] for index in at[done : done + len(patches.local)]]
             no_pixels = np.empty((0, 0, 0, 3), np.uint8)  # they were embedded before
             batch = Batch(tuple(image.name for image in here), tuple(image.size for image in here), no_pixels)
+            if change is not None:
+                patches = replace(patches, local=patches.local @ change.local, context=patches.context @ change.context)
             yield batch, score_patches(patches, bank, settings)
             done += len(here)
             if progress is not None:
@@ -125,6 +138,34 @@ def in_order(folds: Sequence[Calibration]) -> Calibration:
     """The parts of a cross-fitted calibration as one, in the order of the training images."""
     whole = reduce(concatenated, folds)
     return subset(whole, whole.images.argsort())
+
+
+def with_scales(bank: Bank, calibration: Calibration | None) -> tuple[Bank, Calibration | None]:
+    """The bank of a fit with what brings its global part to the patches' scale, where it has one, and the calibration fused."""
+    calibration = with_global_scores(calibration, bank.global_part)
+    if bank.global_part is None or calibration is None:
+        return bank, calibration
+    assert calibration.largest is not None
+    assert calibration.global_scores is not None
+    part = replace(bank.global_part, scales=scales_of(calibration.largest, calibration.global_scores))
+    return replace(bank, global_part=part), fused_anew(calibration, part)
+
+
+def with_global_scores(calibration: Calibration | None, part: GlobalPart | None) -> Calibration | None:
+    """``calibration`` with the training images' global scores cross-fitted anew: the statistics of all are at hand, so that takes
+    a moment. Separate images keep theirs."""
+    if calibration is None or part is None or calibration.source == SEPARATE:
+        return calibration
+    scores = part.cross_fitted(folds_of(len(part.rows))).float().numpy()[calibration.images]
+    largest = calibration.scores if calibration.largest is None else calibration.largest
+    return fused_anew(replace(calibration, largest=largest, global_scores=scores), part)
+
+
+def fused_anew(calibration: Calibration, part: GlobalPart) -> Calibration:
+    """``calibration`` with the image scores that follow from its parts."""
+    if part.scales is None or calibration.largest is None or calibration.global_scores is None:
+        return calibration
+    return replace(calibration, scores=fused(calibration.largest, calibration.global_scores, part.scales))
 
 
 def rescored(
@@ -155,6 +196,10 @@ def as_calibration(
     keeps the image that each row came from.
     """
     rows = result.neighbours if bank is None or source != CROSS_FITTED else bank.images.numpy()[result.neighbours]
+    of_global: dict[str, Float32] = {}
+    if result.global_scores is not None:
+        largest = np.hypot(result.local_scores, result.context_scores)  # the patches' own score, before it was fused
+        of_global = {"largest": largest, "global_scores": result.global_scores}
     return Calibration(
         source=source,
         names=result.paths,
@@ -168,6 +213,8 @@ def as_calibration(
         sizes=result.sizes,
         image_score=settings.image_score,
         neighbors=settings.neighbors,
+        attention=settings.attention,
+        **of_global,
     )
 
 
@@ -186,7 +233,7 @@ def calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Tens
     """The calibration's arrays by their names in the model file; none where there is no calibration."""
     if calibration is None:
         return {}
-    arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in ARRAYS}
+    arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in calibration.array_names}
     arrays |= {name: arrays[name].to(torch.int32) for name in _WHOLE}
     tensors = {f"calibration.{name}": value for name, value in arrays.items()}
     if calibration.source != SEPARATE:  # training images: their names and sizes are in the file
@@ -211,7 +258,8 @@ def calibration_from(
         return None
     if settings.image_score == "reweighted" and header["neighbors"] != settings.neighbors:
         return None
-    arrays: dict[str, Any] = {name: tensors[f"calibration.{name}"].numpy() for name in ARRAYS}
+    names_there = ARRAYS if settings.global_part == "none" else (*ARRAYS, *GLOBAL_ARRAYS)
+    arrays: dict[str, Any] = {name: tensors[f"calibration.{name}"].numpy() for name in names_there}
     arrays |= {name: arrays[name].astype(np.int64) for name in _WHOLE}
     names, sizes = _calibration_images(tensors, header["source"], arrays["images"], training)
     return Calibration(
@@ -220,6 +268,7 @@ def calibration_from(
         sizes=sizes,
         image_score=header["image_score"],
         neighbors=header["neighbors"],
+        attention=settings.attention,
         **arrays,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sapatchcore.data.images import all_images
@@ -16,10 +17,11 @@ from sapatchcore.data.sources import Images, Progress, Sources, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import DataError
-from sapatchcore.learning.calibrate import as_calibration, rescored, separate
+from sapatchcore.learning.calibrate import as_calibration, rescored, separate, with_global_scores
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import projection_of
-from sapatchcore.memory.growth import Growth, without_image
+from sapatchcore.memory.growth import Growth, fewest_left, without_image
+from sapatchcore.memory.pooled import pooled
 from sapatchcore.memory.search.brute_force import nearest
 from sapatchcore.memory.training import training_images
 from sapatchcore.result import gather_result
@@ -39,9 +41,11 @@ from sapatchcore.score.calibration import (
 )
 from sapatchcore.settings import Settings
 
+Float32 = npt.NDArray[np.float32]
+
 
 class Updatable(Calibrated):
-    """What a detector can go on learning with: ``calibrate``, ``update`` and ``forget``."""
+    """What a detector has learned, and what it can go on learning with: ``calibrate``, ``update`` and ``forget``."""
 
     embedder: Embedder
     bank: Bank
@@ -58,6 +62,38 @@ class Updatable(Calibrated):
         """As of ``Calibrated``. Raises NotFittedError before ``fit`` or ``load``."""
         _ = self.bank
         return super().is_calibrated
+
+    @property
+    def memory_bank(self) -> Float32:
+        """(m, d) float32, read-only: the kept patches of good images. Raises as ``bank``."""
+        rows = self.bank.rows.cpu().numpy()
+        rows.flags.writeable = False  # on the CPU these are the very numbers that predict compares with
+        return rows
+
+    @property
+    def covering_radius(self) -> float:
+        """Every patch learned from lies within this distance of a row of the bank, in the projection in which rows were
+        chosen."""
+        return self.bank.radius + self.bank.loosened
+
+    @property
+    def provenance(self) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Names of the training images, and for each row of the bank the number of its image and its patch, (m,)."""
+        bank = self.bank
+        return tuple(image.name for image in bank.training), bank.images.numpy(), bank.cells.numpy()
+
+    @property
+    def device(self) -> str:
+        """What the network computes on: "cpu", "cuda" or "mps"."""
+        return self.embedder.network.device.type
+
+    def embed(self, images: Images) -> Float32:
+        """(n, h, w, d) float32: the patches of each image, exactly as fit and predict see them."""
+        sources, _ = as_sources(images, all_images)
+        found = [one.rows().unflatten(1, one.grid).cpu().numpy() for _, one in self.embedder.patches(sources)]
+        if not found:
+            raise DataError("No image to embed was given. Give at least one.")
+        return np.concatenate(found)
 
     def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
         """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
@@ -121,6 +157,7 @@ def add_images(
     """``bank`` and its calibration after more good images; as SAPatchCore.update. apart: good images to calibrate with alone."""
     projection = projection_of(embedder.settings, embedder.network)
     growth, settings, scored = Growth(bank, projection), embedder.settings, []
+    statistics: list[torch.Tensor] = []
     learned = {image.name for image in bank.training}
     join = apart is None and (calibration is None or calibration.source != SEPARATE)
     join = join and len(bank.rows) >= rows_needed(settings.image_score)
@@ -129,18 +166,23 @@ def add_images(
         if join:
             scored.append((batch, score_patches(patches, bank, settings)))
         growth.add(patches, training_images(batch))
+        if patches.layers is not None:
+            statistics.append(pooled(patches.layers).float())
         if progress is not None:
             progress("embed", growth.images, sources[1])
     if not growth.images:
         raise DataError("No image to learn from was given. Give at least one good image.")
     grown = growth.bank()
+    if grown.global_part is not None:
+        grown = replace(grown, global_part=grown.global_part.with_images(torch.cat(statistics)))
     if apart is not None:
         return grown, separate(grown, embedder, apart, progress)
     if join:
         source = CROSS_FITTED if calibration is None else calibration.source
         numbers = np.arange(len(bank.training), len(grown.training))
         new = as_calibration(gather_result(scored, settings), source, numbers, settings, bank)
-        return grown, new if calibration is None else concatenated(calibration, new)
+        whole = new if calibration is None else concatenated(calibration, new)
+        return grown, with_global_scores(whole, grown.global_part)
     if calibration is not None:
         before = range(len(calibration)) if rescore else ()
         calibration = rescored(upper_bounds(calibration), before, grown, embedder, progress)
@@ -157,7 +199,7 @@ def remove_image(
         calibration, raised = _raised(calibration, bank, left, number, embedder.settings)
         if calibration is not None:
             calibration = rescored(calibration, raised, left, embedder, progress)
-    return left, calibration
+    return left, with_global_scores(calibration, left.global_part)
 
 
 def _raised(
@@ -172,7 +214,7 @@ def _raised(
     """
     calibration = subset(calibration, np.flatnonzero(calibration.images != number))
     if not len(calibration) or (
-        calibration.source == LEAVE_ONE_OUT and after.fewest_left < rows_needed(calibration.image_score)
+        calibration.source == LEAVE_ONE_OUT and fewest_left(after) < rows_needed(calibration.image_score)
     ):
         return None, []
     crossed = calibration.source == CROSS_FITTED
@@ -199,14 +241,15 @@ def _raised(
             farther, found = nearest(before.rows[torch.from_numpy(removed)], after.rows, 1, excluded, after.groups)
             calibration.rows[i][where] = found[:, 0].cpu().numpy()[patch]
             calibration.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
-        calibration.scores[i] = calibration.grids[i].max()
-        growth = float(calibration.scores[i]) / max(before_max, 1e-12)
+        own = calibration.scores if calibration.largest is None else calibration.largest
+        own[i] = calibration.grids[i].max()
+        growth = float(own[i]) / max(before_max, 1e-12)
         for part in (calibration.local, calibration.context):  # no bounds, but levels: both grow alike
             part[i] *= growth
         calibration.peaks[i] = largest_values(
             calibration.grids[i : i + 1], calibration.sizes[i : i + 1], settings.resize, settings.crop
         )[0]
-    if calibration.source != SEPARATE and after.fewest_left < rows_needed(calibration.image_score):
+    if calibration.source != SEPARATE and fewest_left(after) < rows_needed(calibration.image_score):
         return calibration, []  # too few rows are left to score an image anew without its own
     return calibration, np.flatnonzero(grew).tolist()
 

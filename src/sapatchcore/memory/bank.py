@@ -9,10 +9,12 @@ from typing import Literal, Protocol
 
 import torch
 
+from sapatchcore.data.statistics import ImageStatistics
 from sapatchcore.embed.patches import Patches
+from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.search.exact import ExactIndex
 from sapatchcore.memory.search.leaves import LEAF
-from sapatchcore.memory.training import TrainingImage
+from sapatchcore.memory.training import TrainingImage, statistics
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
 # processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
@@ -36,7 +38,8 @@ class Bank:
     rows: (m, d) float32. images, cells: (m,) int64 on the CPU, the training image and the patch that each row came
     from. training: the images. grid: (h, w) of an image's patches. radius: every patch that was learned from lies within
     ``radius + loosened`` of a row, in the projection in which the rows were chosen; ``loosened`` is 0 until an image is
-    forgotten. search: how ``compare`` finds the nearest row, an option of ``settings.py``.
+    forgotten. search: how ``compare`` finds the nearest row, an option of ``settings.py``. global_part: what good images are
+    like as a whole, where settings ask for it.
     """
 
     rows: torch.Tensor
@@ -47,6 +50,7 @@ class Bank:
     radius: float = 0.0
     loosened: float = 0.0
     search: Search = "exact"
+    global_part: GlobalPart | None = None
 
     @cached_property
     def index(self) -> Index:
@@ -79,10 +83,10 @@ class Bank:
         owners, counts = self.images.unique(return_counts=True)
         return owners, counts
 
-    @property
-    def fewest_left(self) -> int:
-        """The rows that are left when the training image with the most of them is left out."""
-        return len(self.rows) - int(self.owners[1].max())
+    @cached_property
+    def usual(self) -> ImageStatistics | None:
+        """What the training images had: sizes, brightness and so on. None where the model file is of an earlier version."""
+        return statistics(self.training)
 
     @torch.inference_mode()
     def compare(self, patches: Patches, excluded: torch.Tensor | None = None) -> Distances:

@@ -67,6 +67,11 @@ class Growth:
         )
 
 
+def fewest_left(bank: Bank) -> int:
+    """The rows that are left when the training image with the most of them is left out."""
+    return len(bank.rows) - int(bank.owners[1].max())
+
+
 def without_image(bank: Bank, number: int, projection: Projection) -> Bank:
     """The bank less the patches of training image ``number``; the images behind it move up by one.
 
@@ -92,4 +97,5 @@ def without_image(bank: Bank, number: int, projection: Projection) -> Bank:
         cells=bank.cells[~removed],
         training=(*bank.training[:number], *bank.training[number + 1 :]),
         loosened=loosened,
+        global_part=None if bank.global_part is None else bank.global_part.without_image(number),
     )

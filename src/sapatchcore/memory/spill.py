@@ -23,6 +23,7 @@ from sapatchcore.embed.patches import Patches
 from sapatchcore.errors import DataError
 from sapatchcore.memory.bank import Bank, Search
 from sapatchcore.memory.coreset import Coreset
+from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.training import TrainingImage, pictured
 
 Float32 = npt.NDArray[np.float32]
@@ -115,13 +116,22 @@ class Spill:
 
 
 def bank_of(
-    coreset: Coreset, spill: Spill, training: Sequence[TrainingImage], search: Search, device: torch.device
+    coreset: Coreset,
+    spill: Spill,
+    training: Sequence[TrainingImage],
+    search: Search,
+    device: torch.device,
+    statistics: Sequence[torch.Tensor] = (),
 ) -> Bank:
     """The patches that ``coreset`` chose of all in ``spill``, with all their numbers. training: the images in ``spill``; pictures
-    are kept of those alone that a row comes from."""
+    are kept of those alone that a row comes from. statistics: of each batch of them, pooled, where there is to be a global part;
+    raises DataError where these are too few.
+    """
     rows = spill.read(coreset.rows).to(device)
     images, cells = coreset.rows // spill.patches_per_image, coreset.rows % spill.patches_per_image
-    return Bank(rows, images, cells, pictured(training, images), spill.grid, coreset.radius, search=search)
+    part = GlobalPart.of(torch.cat(list(statistics))) if statistics else None
+    kept = pictured(training, images)
+    return Bank(rows, images, cells, kept, spill.grid, coreset.radius, search=search, global_part=part)
 
 
 class GrowingRows:

@@ -20,7 +20,7 @@ from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
 
 Decision = Literal["accept", "reject"]
-Kind = Literal["local", "co-occurrence", "both"]
+Kind = Literal["local", "co-occurrence", "unclear", "both"]  # "both": of records of earlier versions
 Label = Literal["good", "defect"]
 Source = Literal["api", "watch"]
 VERDICTS, KINDS, LABELS, SOURCES = (get_args(one) for one in (Decision, Kind, Label, Source))
@@ -65,8 +65,9 @@ class InspectionValues:
         model, model_hash: the model's name, and the SHA-256 of its file. image_hash: of the image's bytes as they came.
         file_name: "" where there is none; of a longer one the last 255 characters are kept.
         width, height: pixels.
-        score, local, context: score² = local² + context².
+        score, local, context: score² = local² + context² without a global part. global_score: None without one.
         p_value, threshold, false_reject, verdict: None where the model is not calibrated. kind: None where not rejected.
+        notes: as of Result, a sentence a line; None where there is none.
     """
 
     model: str
@@ -83,6 +84,8 @@ class InspectionValues:
     kind: Kind | None
     local: float
     context: float
+    global_score: float | None
+    notes: str | None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class _Numbered:
 class Record(InspectionValues, _Numbered):
     """A kept inspection: number and time, what was found, then the rest. time, feedback_time: aware, UTC.
 
-    A field that is added here is a column of the table, whose ``VERSION`` then changes, and of everything that is exported.
+    A field that is added here is a column of the table, whose ``VERSION`` then changes (tables.py's ``ADDED`` brings it to the
+    databases of before), and of everything that is exported.
     """
 
     has_image: bool
@@ -259,13 +263,10 @@ def records_of(
     Raises SettingsError for another ``keep``; ValueError where the lengths differ (a defect of the caller's code).
     """
     check_keep(keep)
-    columns = zip(
-        *(images, verdicts if verdicts is not None else [None] * len(images)),
-        *(result.sizes, result.scores, result.local_scores, result.context_scores),
-        strict=True,
-    )
+    said = [None] * len(images) if verdicts is None else verdicts
+    columns = zip(images, said, result.sizes, result.notes, strict=True)
     records = []
-    for image, verdict, (height, width), score, local, context in columns:
+    for i, (image, verdict, (height, width), notes) in enumerate(columns):
         kept = keep == "all" or (keep == "rejected" and verdict is not None and verdict.rejected)
         records.append(
             NewRecord(
@@ -275,14 +276,16 @@ def records_of(
                 file_name=image.file_name,
                 width=width,
                 height=height,
-                score=float(score),
+                score=float(result.scores[i]),
                 p_value=None if verdict is None else verdict.p_value,
                 threshold=None if verdict is None else verdict.threshold,
                 false_reject=None if verdict is None else false_reject,
                 verdict=None if verdict is None else REJECT if verdict.rejected else ACCEPT,
                 kind=None if verdict is None else cast(Kind | None, verdict.kind or None),
-                local=float(local),
-                context=float(context),
+                local=float(result.local_scores[i]),
+                context=float(result.context_scores[i]),
+                global_score=None if result.global_scores is None else float(result.global_scores[i]),
+                notes="\n".join(notes) or None,
                 image=image.content if kept else None,
                 media_type=image.media_type if kept else None,
                 source=source,

@@ -28,7 +28,8 @@ class Records:
     """The records in a SQLite file or a PostgreSQL database; for any number of threads.
 
     Args:
-        where: a file's path, or a URL: postgresql://user@host/database. Missing tables are made.
+        where: a file's path, or a URL: postgresql://user@host/database. Missing tables are made, and those of an earlier version
+            get the columns that they lack.
         wait: seconds to wait where another program holds a lock, or for a server's answer to a new connection.
         make: False: a missing file or missing tables are an error.
 
@@ -45,11 +46,13 @@ class Records:
                 raise RecordsError(f"The records {database.shown} do not exist. Check the path.")
             with database.reading() as connection:
                 made = tables.has_tables(connection, database.shown)
+                current = made and tables.is_current(connection)
             if not made and not make:
                 raise RecordsError(f"{database.shown} holds no records. Check which database is meant.")
-            if not made:
+            if not current:
                 with database.writing() as connection:
                     tables.make_tables(connection, database.shown)
+                    tables.bring_up_to_date(connection)
         except BaseException:
             database.close()
             raise

@@ -41,12 +41,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator
 
 from sapatchcore.errors import RecordsError
 from sapatchcore.records.record import FIELDS, FieldType, NewRecord, Record, WatchedFile
 
-VERSION = 1
+VERSION = 2
+ADDED = {2: ("global_score", "notes")}  # by version: the nullable columns of records that the version before lacks
 NAME_CHARACTERS = 255  # of a file name that is kept
 LARGEST = 2**63 - 1  # number that a database can hold
 _NOT_KEPT = re.compile("[\0\ud800-\udfff]")
@@ -146,7 +148,7 @@ WATCH_ERRORS = Table(
 def has_tables(connection: Connection, shown: str) -> bool:
     """Whether the tables exist; shown: what messages call the database.
 
-    Raises RecordsError where they are of another version, or where a SQLite file is some other program's.
+    Raises RecordsError where they are of a newer version, or where a SQLite file is some other program's.
     """
     tables = inspect(connection).get_table_names()
     if SCHEMA.name not in tables:
@@ -155,8 +157,8 @@ def has_tables(connection: Connection, shown: str) -> bool:
                 f"{shown} is another program's database: it holds the table {sorted(tables)[0]}. Name another file."
             )
         return False
-    version = connection.execute(select(SCHEMA.c.version)).scalar()
-    if version != VERSION:
+    version = _version(connection)
+    if version is None or not 1 <= version <= VERSION:
         raise RecordsError(
             f"{shown} has version {version} of the records' layout; this version of sapatchcore knows {VERSION}. "
             "Install the newer sapatchcore that wrote it."
@@ -164,10 +166,37 @@ def has_tables(connection: Connection, shown: str) -> bool:
     return True
 
 
-def make_tables(connection: Connection, shown: str) -> None:
-    """Make them in the transaction of ``connection``, unless another program was faster. Raises as ``has_tables``."""
+def is_current(connection: Connection) -> bool:
+    """Whether the tables, which exist, are of ``VERSION``."""
+    return _version(connection) == VERSION
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Add the columns that versions since have, in the transaction of ``connection``, unless another program was faster.
+
+    A program of the earlier version that has the database open goes on: a new column may stay empty.
+    """
+    _one_at_a_time(connection)
+    for version in range((_version(connection) or VERSION) + 1, VERSION + 1):
+        for name in ADDED[version]:
+            column = CreateColumn(RECORDS.c[name]).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {RECORDS.name} ADD COLUMN {column}"))
+        connection.execute(update(SCHEMA).values(version=version))
+
+
+def _version(connection: Connection) -> int | None:
+    return connection.execute(select(SCHEMA.c.version)).scalar()
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    """Wait for another program that makes or changes the tables; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATING})
+
+
+def make_tables(connection: Connection, shown: str) -> None:
+    """Make them in the transaction of ``connection``, unless another program was faster. Raises as ``has_tables``."""
+    _one_at_a_time(connection)
     if not has_tables(connection, shown):
         _tables.create_all(connection)
         if connection.dialect.name == "postgresql":  # images are compressed already: it need not try

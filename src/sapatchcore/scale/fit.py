@@ -133,12 +133,15 @@ class _Stages:
         radii = self._call_all("radius", -1, rounds)
         bank = self.coordinator.call.remote("bank", grid, *kept)
         ray.get(radii)
+        statistics = self._call_all("statistics") if self.settings.global_part != "none" else []
         if apart:
+            if statistics:
+                bank = self.coordinator.call.remote("with_statistics", bank, *statistics)
             calibrations = self._call_all("separate", bank)
             self._wait_for(calibrations, "calibrate", apart)
         else:
             calibrations = self._cross_fitted(count, patches_per_image, grid)
-        answers = [kept, radii, self._call_all("sizes"), calibrations]
+        answers = [kept, radii, self._call_all("sizes"), statistics, calibrations]
         summary: dict[str, Any] = ray.get(
             self.coordinator.call.remote("write", path, include, bank, self.names, answers)
         )
@@ -165,6 +168,9 @@ class _Stages:
         share, row, count = ray.get(self.coordinator.call.remote("first", fold, count, patches_per_image))
         point = self.shares[share].call.remote("point", row)
         rounds, missing = [self.coordinator.call.remote("begin", share, row, point)], count - 1
+        ray.wait(
+            rounds
+        )  # a restarted share may take up later calls first: one that waits for this would never get to ``point``
         shown = max(FEWEST_CANDIDATES, CANDIDATES // len(self.shares))
         while missing:
             candidates = self._call_all("candidates", fold, rounds, shown)

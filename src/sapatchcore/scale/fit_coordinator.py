@@ -16,16 +16,17 @@ import numpy.typing as npt
 import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
+from sapatchcore.embed.adaptation import adapted
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.embed.temperature import with_temperature
-from sapatchcore.learning.calibrate import folds_of
+from sapatchcore.learning.calibrate import FOLDS, folds_of, with_scales
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
+from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.spill import mapped
 from sapatchcore.memory.training import TrainingImages
 from sapatchcore.model_file import to_stored, write_model
 from sapatchcore.scale.share import BankArrays, FitTask, KeptPatches, ShareCalibration
-from sapatchcore.score.calibration import ARRAYS, CROSS_FITTED, SEPARATE, Calibration
+from sapatchcore.score.calibration import CROSS_FITTED, SEPARATE, Calibration, Float32
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
@@ -45,15 +46,16 @@ class FitCoordinator:
     def task(self, total: int, threads: int, shares: int, names: Sequence[ObjectRef]) -> tuple[FitTask, None]:
         """What every share is told, and None as a second return value to wait for.
 
-        total: images to learn from. names: a reference to their names; the first are looked at where a setting is "auto".
+        total: images to learn from. names: a reference to their names; some are looked at where a setting asks for it.
         """
         import ray
 
         self._total, self._shares = total, shares
-        self._embedder, _ = with_temperature(self._embedder, ray.get(names[0]))
-        self._options = {**self._options, "temperature": self._embedder.settings.temperature}
+        self._embedder, _ = adapted(self._embedder, ray.get(names[0]), FOLDS)
+        found = self._embedder.settings
+        self._options = {**self._options, "temperature": found.temperature, "resize": found.resize}
         weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
-        return FitTask(self._options, weights, threads, shares, total), None
+        return FitTask(self._options, weights, self._embedder.whitening, threads, shares, total), None
 
     def first(self, fold: int, count: int, patches_per_image: int) -> tuple[int, int, int]:
         """(share, row) of the first centre, the patch that one machine would draw, and how many centres there will be: ``count``,
@@ -90,6 +92,10 @@ class FitCoordinator:
         images = shares + rows // self._patches_per_image * self._shares
         return BankArrays(patches, images, rows % self._patches_per_image, self._total, grid)
 
+    def with_statistics(self, made: BankArrays, *parts: Float32) -> BankArrays:
+        """The memory bank with every training image's pooled statistics. parts: of each share."""
+        return replace(made, statistics=self._in_order(parts))
+
     def write(
         self,
         path: str,
@@ -102,34 +108,39 @@ class FitCoordinator:
 
         include: whether the network's weights and the training images' thumbnails go into it. names: references to the names
         of the images to learn from, and of those to calibrate with. answers: references to what every share returned from
-        ``kept``, ``radius``, ``sizes``, and ``cross_fitted`` of each fold, one after another, or ``separate``.
+        ``kept``, ``radius``, ``sizes``, ``statistics``, and ``cross_fitted`` of each fold, one after another, or ``separate``.
 
         Raises ModelFileError where it cannot be written.
         """
         import ray
 
         kept, radii = (ray.get(list(of_each)) for of_each in answers[:2])
-        sizes, calibrations = answers[2:]
+        sizes, statistics, calibrations = answers[2:]
         thumbnails = {number: file for one in kept for number, file in one.thumbnails.items()}
+        shares = [np.arange(at, self._total, len(sizes)) for at in range(len(sizes))]
         training = TrainingImages(
             on_disk(ray.get(names[0])),
-            Sizes(
-                scattered(
-                    self._total,
-                    ((np.arange(at, self._total, len(sizes)), ray.get(one).array) for at, one in enumerate(sizes)),
-                )
-            ),
+            Sizes(scattered(self._total, ((at, ray.get(one)[0].array) for at, one in zip(shares, sizes, strict=True)))),
             packed_thumbnails(self._total, thumbnails),
+            scattered(self._total, ((at, ray.get(one)[1]) for at, one in zip(shares, sizes, strict=True))),
         )
         bank: Bank = replace(made.bank(torch.device("cpu")), training=training, radius=max(radii))
         calibration = self._calibration(training, names[1], calibrations)
-        write_model(Path(path), to_stored(self._embedder.settings, self._embedder.network, bank, calibration, *include))
+        if statistics:
+            rows = torch.from_numpy(self._in_order([ray.get(one) for one in statistics]))
+            bank, calibration = with_scales(replace(bank, global_part=GlobalPart.of(rows)), calibration)
+        write_model(Path(path), to_stored(self._embedder.settings, self._embedder, bank, calibration, *include))
         return {
             "training_images": len(training),
             "bank": list(made.rows.shape),
             "calibration_images": 0 if calibration is None else len(calibration),
             "covering_radius": bank.radius,
         }
+
+    def _in_order(self, parts: Sequence[Float32]) -> Float32:
+        """(total, …): what each share has of its images, in the order of all."""
+        at = (np.arange(share, self._total, len(parts)) for share in range(len(parts)))
+        return scattered(self._total, zip(at, parts, strict=True))
 
     def _calibration(
         self, training: TrainingImages, apart: ObjectRef, parts: Sequence[ObjectRef]
@@ -154,13 +165,15 @@ class FitCoordinator:
         def whole(array_of: Callable[[ShareCalibration], npt.NDArray[Any]]) -> npt.NDArray[Any]:
             return scattered(len(names), ((at, array_of(ray.get(part))) for part, at in there))
 
-        arrays: dict[str, Any] = {name: whole(lambda one, name=name: one.arrays[name]) for name in ARRAYS}  # type: ignore[misc]
+        there_names = ray.get(there[0][0]).arrays
+        arrays: dict[str, Any] = {name: whole(lambda one, name=name: one.arrays[name]) for name in there_names}  # type: ignore[misc]
         return Calibration(
             source=SEPARATE if separate else CROSS_FITTED,
             names=names,
             sizes=Sizes(whole(lambda one: one.sizes.array)) if separate else training.sizes,
             image_score=self._embedder.settings.image_score,
             neighbors=self._embedder.settings.neighbors,
+            attention=self._embedder.settings.attention,
             **arrays,
         )
 

@@ -200,6 +200,7 @@ class PartScorer:
     def _add(self, names: Sequence[str], result: Result, rows: dict[str, list[Any]]) -> None:
         rate = self._task.rate
         verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
+        notes = result.notes
         for i, (name, verdict) in enumerate(zip(names, verdicts, strict=True)):
             height, width = result.sizes[i]
             row = {
@@ -209,10 +210,12 @@ class PartScorer:
                 "score": float(result.scores[i]),
                 "local": float(result.local_scores[i]),
                 "context": float(result.context_scores[i]),
+                "global": None if result.global_scores is None else float(result.global_scores[i]),
                 "p_value": None if verdict is None else verdict.p_value,
                 "rejected": None if verdict is None else verdict.rejected,
                 "kind": None if verdict is None else verdict.kind or None,
                 "map": self._write_map(name, result, i),
+                "notes": list(notes[i]),
             }
             for column, value in row.items():
                 rows[column].append(value)

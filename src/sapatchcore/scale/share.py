@@ -17,13 +17,15 @@ import torch
 
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.patches import Embedder
+from sapatchcore.embed.whitening import Whitening
 from sapatchcore.learning.calibrate import folds_of, scored_by_others, separate
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import projection_of
 from sapatchcore.memory.distributed import Candidates, Centres, Frontier
+from sapatchcore.memory.pooled import GlobalPart, pooled
 from sapatchcore.memory.spill import GrowingRows, Spill
-from sapatchcore.memory.training import TrainingImage, TrainingImages, training_images
-from sapatchcore.score.calibration import ARRAYS, Calibration
+from sapatchcore.memory.training import TrainingImage, TrainingImages, packed_appearance, training_images
+from sapatchcore.score.calibration import Calibration
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
@@ -41,11 +43,13 @@ class FitTask:
     """What is the same for every share.
 
     options: of settings.py, those that were given. weights: the network's tensors as arrays, found once, so that other
-    machines need no copy. threads: to compute with. shares: their number. total: images to learn from.
+    machines need no copy. whitening: its matrices, where settings ask for it. threads: to compute with. shares: their
+    number. total: images to learn from.
     """
 
     options: dict[str, Any]
     weights: dict[str, npt.NDArray[Any]]
+    whitening: Whitening | None
     threads: int
     shares: int
     total: int
@@ -67,6 +71,7 @@ class BankArrays:
     """The memory bank as it is sent to the shares, without the training images' names.
 
     rows: (m, d) float32. images, cells: (m,) int64. total: training images in all. grid: (h, w) of an image's patches.
+    statistics: (total, …) float32, pooled, where separate images are to get a global score.
     """
 
     rows: Float32
@@ -74,13 +79,15 @@ class BankArrays:
     cells: Int64
     total: int
     grid: tuple[int, int]
+    statistics: Float32 | None = None
 
     def bank(self, device: torch.device) -> Bank:
         """The bank on ``device``."""
         rows, images, cells = (torch.from_numpy(one.copy()) for one in (self.rows, self.images, self.cells))
         zeros = np.broadcast_to(np.int64(0), (self.total, 2))  # takes the room of one number
         names = Texts(Files(np.empty(0, np.uint8), zeros[:, 0]))
-        return Bank(rows.to(device), images, cells, TrainingImages(names, Sizes(zeros)), self.grid)
+        part = None if self.statistics is None else GlobalPart(torch.from_numpy(self.statistics.copy()))
+        return Bank(rows.to(device), images, cells, TrainingImages(names, Sizes(zeros)), self.grid, global_part=part)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class ShareCalibration:
 
     @classmethod
     def of(cls, calibration: Calibration) -> ShareCalibration:
-        arrays = {name: getattr(calibration, name) for name in ARRAYS}
+        arrays = {name: getattr(calibration, name) for name in calibration.array_names}
         return cls(arrays, Sizes.of(calibration.sizes), calibration.source)
 
 
@@ -116,7 +123,7 @@ class ShareWorker:
         torch.set_num_threads(task.threads)
         settings = settings_from(task.options)
         weights = {name: torch.from_numpy(value.copy()) for name, value in task.weights.items()}
-        self._embedder = Embedder(settings, weights)
+        self._embedder = Embedder(settings, weights, task.whitening)
         if self._embedder.network.device.type != "cpu" and "batch_size" not in task.options:
             self._embedder.settings = settings.model_copy(update={"batch_size": GPU_BATCH})
         self._spill: Spill | None = None
@@ -124,6 +131,7 @@ class ShareWorker:
         self._fold = -1  # that the frontier leaves out
         self._projected = GrowingRows(on_disk=settings.projection is None)
         self._training: list[TrainingImage] = []
+        self._statistics: list[torch.Tensor] = []
 
     def learn(self) -> tuple[int, tuple[int, int]]:
         """Read and embed the share's images: the patches of each, and their grid."""
@@ -163,7 +171,7 @@ class ShareWorker:
             self._scored = before + done
             self._report("calibrate", self._scored, len(self._training))
 
-        found = scored_by_others(bank, spill, self._embedder.settings, at, numbers, self._training, report)
+        found = scored_by_others(fold, bank, spill, self._embedder, at, numbers, self._training, report)
         return ShareCalibration.of(found)
 
     def separate(self, sent: BankArrays) -> ShareCalibration | None:
@@ -176,10 +184,17 @@ class ShareWorker:
         bank = sent.bank(self._embedder.network.device)
         return ShareCalibration.of(separate(bank, self._embedder, (names, len(names)), self._report))
 
-    def sizes(self) -> Sizes:
-        """(H, W) of each of the share's images."""
+    def sizes(self) -> tuple[Sizes, Float32]:
+        """(H, W) of each of the share's images, and their appearance, (n, 3)."""
         self._embedded()
-        return Sizes.of(image.size for image in self._training)
+        looks = packed_appearance([image.appearance for image in self._training])
+        assert looks is not None  # all were read here
+        return Sizes.of(image.size for image in self._training), looks
+
+    def statistics(self) -> Float32 | None:
+        """(n, …) float32: the pooled statistics of the share's images; None where there is no global part."""
+        self._embedded()
+        return torch.cat(self._statistics).numpy() if self._statistics else None
 
     def _x(self) -> torch.Tensor:
         self._embedded()
@@ -213,6 +228,8 @@ class ShareWorker:
                 self._projected.append(projection(patches))
                 spill.append(patches)
                 self._training += training_images(batch)
+                if patches.layers is not None:
+                    self._statistics.append(pooled(patches.layers).float())
                 self._report("embed", len(self._training), len(self._names))
         except BaseException:
             spill.__exit__(None, None, None)

@@ -36,10 +36,12 @@ SCORE_COLUMNS = pa.schema(
         ("score", pa.float32()),
         ("local", pa.float32()),
         ("context", pa.float32()),
+        ("global", pa.float32()),  # null without a global part
         ("p_value", pa.float64()),
         ("rejected", pa.bool_()),
         ("kind", pa.string()),
         ("map", pa.string()),
+        ("notes", pa.list_(pa.string())),
     ]
 )
 ERROR_COLUMNS = pa.schema([("path", pa.string()), ("reason", pa.string())])

@@ -59,8 +59,13 @@ def score_patches(
 
         weight = weights(scores, patches, worst, row, bank, settings.neighbors, excluded)
         parts = [part * weight for part in parts]
-    grids = (distances.whole, *distances.parts)
-    return tuple(value.cpu().numpy() for value in (*parts, *(grid.unflatten(1, patches.grid) for grid in grids)))
+    grids = (grid.unflatten(1, patches.grid) for grid in (distances.whole, *distances.parts))
+    arrays = tuple(value.cpu().numpy() for value in (*parts, *grids))
+    if settings.image_score != "smoothed" and bank.global_part is None:
+        return arrays
+    from sapatchcore.score.fusion import beyond_the_largest
+
+    return beyond_the_largest(arrays, patches, bank.global_part, settings)
 
 
 def largest(patch_scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -35,6 +35,7 @@ Int64 = npt.NDArray[np.int64]
 CROSS_FITTED, SEPARATE, LEAVE_ONE_OUT = "cross-fitted", "separate", "left out"
 REWEIGHTED = "reweighted"
 ARRAYS = ("images", "scores", "local", "context", "peaks", "grids", "rows")
+GLOBAL_ARRAYS = ("largest", "global_scores")
 NO_CALIBRATION = (
     "There are no scores of good images to measure against: the model was fitted on one image, or loaded with another "
     "image_score or neighbors than it was fitted with. Calibrate it with good images: `detector.calibrate(images)`, or "
@@ -50,8 +51,9 @@ class Calibration:
     the training images, -1 for a separate one. scores: (n,) float32, image scores. local, context: (n,) float32, the largest
     local and context part of any patch. peaks: (n,) float32, the largest value of each anomaly map. grids: (n, h, w) float32
     patch scores; rows: (n, h, w) int64, the bank's row that each is measured from, or where the source is CROSS_FITTED, whose
-    banks are not kept, the training image that the row came from. sizes: n × (H, W). image_score, neighbors: the options
-    that the scores were taken with.
+    banks are not kept, the training image that the row came from. sizes: n × (H, W). image_score, neighbors, attention:
+    the options that the scores were taken with. largest, global_scores: (n,) float32, where there is a global part: the
+    patches' own score and the global one, which ``scores`` are fused from.
     """
 
     source: str
@@ -66,10 +68,13 @@ class Calibration:
     sizes: Sequence[Size]
     image_score: str
     neighbors: int
+    attention: str = "self"
+    largest: Float32 | None = None
+    global_scores: Float32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        for name in ("names", "sizes", *ARRAYS):
+        for name in ("names", "sizes", *self.array_names):
             if len(getattr(self, name)) != n:
                 raise ValueError(f"Calibration.{name} must have {n} entries. Got {len(getattr(self, name))}.")
         if not np.isfinite(self.scores).all():
@@ -77,6 +82,11 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Of the arrays with an entry an image."""
+        return ARRAYS if self.global_scores is None else (*ARRAYS, *GLOBAL_ARRAYS)
 
     @cached_property
     def typical(self) -> float:
@@ -143,13 +153,15 @@ def largest_values(grids: Float32, sizes: Sequence[Size], resize: Size, crop: Si
 
 def concatenated(one: Calibration, other: Calibration) -> Calibration:
     """Both, in order; of the same source and options."""
-    arrays: dict[str, Any] = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in ARRAYS}
+    arrays: dict[str, Any] = {
+        name: np.concatenate((getattr(one, name), getattr(other, name))) for name in one.array_names
+    }
     return replace(one, names=(*one.names, *other.names), sizes=(*one.sizes, *other.sizes), **arrays)
 
 
 def subset(calibration: Calibration, indices: Int64) -> Calibration:
     """The images at ``indices`` (m,), in this order; arrays of its own."""
-    arrays: dict[str, Any] = {name: getattr(calibration, name)[indices] for name in ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(calibration, name)[indices] for name in calibration.array_names}
     names, sizes = ([each[index] for index in indices.tolist()] for each in (calibration.names, calibration.sizes))
     return replace(calibration, names=tuple(names), sizes=tuple(sizes), **arrays)
 
@@ -157,7 +169,7 @@ def subset(calibration: Calibration, indices: Int64) -> Calibration:
 def with_scores(calibration: Calibration, indices: Sequence[int], fresh: Calibration) -> Calibration:
     """``calibration`` with the scores of ``fresh`` at ``indices``, in their order."""
     arrays: dict[str, Any] = {}
-    for name in ("scores", "local", "context", "peaks", "grids", "rows"):
+    for name in calibration.array_names[1:]:  # all but the images' numbers
         arrays[name] = getattr(calibration, name).copy()
         arrays[name][list(indices)] = getattr(fresh, name)
     return replace(calibration, **arrays)
@@ -168,7 +180,10 @@ def upper_bounds(calibration: Calibration) -> Calibration:
     grown."""
     if calibration.image_score != REWEIGHTED:
         return calibration
-    return replace(calibration, scores=calibration.grids.max((1, 2)))
+    largest = calibration.grids.max((1, 2))
+    if calibration.largest is not None:  # what they are fused to is taken anew with the global scores
+        return replace(calibration, largest=largest)
+    return replace(calibration, scores=largest)
 
 
 def rows_needed(image_score: str) -> int:

@@ -8,6 +8,9 @@ nearest good patch,
 
 so each place j has an exact share, and the shares add up to context². A large one is a place that drew the patch away from
 what good images show; a negative one drew it back. We know of no other implementation that has this.
+
+Where patches are whitened, the context is W out, and context² = |W (out − r)|² with r = W⁻¹ ref. The share of place j is then
+Σ_c (W W (out − r))_c a_cj (w x_cj − r_c), the same sum in the network's own channels.
 """
 
 from __future__ import annotations
@@ -165,6 +168,10 @@ def drawn_from(patches: Patches, image: int, patch: int, good: torch.Tensor, set
     cell = int(patches.cell[patch])
     reference = good[patches.local.shape[2] :]  # (c,)
     away = patches.context[image, cell] - reference  # (c,)
+    squared = away.square().sum()
+    if patches.whitening is not None:
+        by = patches.whitening.context
+        away, reference = by @ away, torch.linalg.solve(by, reference)
     if settings.attention == "self":
         weights = torch.softmax(values[:, cell, None] * values / float(settings.temperature), dim=1)  # (c, N)
     else:
@@ -174,6 +181,6 @@ def drawn_from(patches: Patches, image: int, patch: int, good: torch.Tensor, set
         weights = weights.flatten()  # (N,)
     pulled = weights * (settings.context_weight * values - reference[:, None])  # (c, N)
     shares = away @ pulled  # (N,)
-    shares[cell] += away.square().sum() - shares.sum()  # the padding's, and rounding
+    shares[cell] += squared - shares.sum()  # the padding's, and rounding
     found: Float32 = shares.reshape(tuple(shape)).cpu().numpy()
     return found

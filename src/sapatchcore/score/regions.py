@@ -127,10 +127,16 @@ def _regions_of(starts: Int64, ends: Int64, stride: int) -> Int64:
 
 
 def window(size: Size, resize: Size, crop: Size | None) -> tuple[slice, slice]:
-    """The part of an image of ``size`` (h, w) that the network sees: rows and columns."""
+    """The part of an image of ``size`` (h, w) that the network sees: rows and columns, one of each at least."""
     top, left, height, width = crop_box(resize, crop)
     slices = []
     for pixels, resized, start, cropped in zip(size, resize, (top, left), (height, width), strict=True):
         seen = np.flatnonzero(axis_operator(1, resized, start, cropped, pixels)[:, 0])
-        slices.append(slice(int(seen[0]), int(seen[-1]) + 1))
+        first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (pixels // 2, pixels // 2)
+        slices.append(slice(first, last + 1))
     return slices[0], slices[1]
+
+
+def is_whole(resize: Size, crop: Size | None) -> bool:
+    """Whether the network sees all of each image."""
+    return crop is None or crop == resize

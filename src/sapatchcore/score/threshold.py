@@ -87,6 +87,19 @@ def possible_rate(count: int, wanted: float = FALSE_REJECT) -> float:
     return max(wanted, smallest_rate(count))
 
 
+def promise_sentence(count: int) -> str:
+    """What ``count`` calibration images can promise, and what they cannot, for whoever has to rely on it."""
+    least = smallest_rate(count)
+    if least <= FALSE_REJECT:
+        return f"{count} calibration scores: a false-reject rate down to {least:.2%} can be promised."
+    needed = math.ceil(1 / FALSE_REJECT - 1e-9) - 1
+    return (
+        f"{count} calibration scores: about 1 good part in {count + 1} rejected ({least:.1%}) is the least that can be promised. "
+        f"The threshold then is the highest score of all, and hangs on a single image; {needed} images or more can promise "
+        f"{FALSE_REJECT:.0%}."
+    )
+
+
 def default_rate(count: int) -> float:
     """FALSE_REJECT, or with a warning the smallest rate that ``count`` images can promise where that is larger."""
     rate = possible_rate(count)

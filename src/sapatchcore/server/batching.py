@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from sapatchcore.data.pixels import Size, UInt8Array
+from sapatchcore.data.pixels import Appearance, Size, UInt8Array
 from sapatchcore.records.record import NewRecord, Record
 from sapatchcore.records.records import Records
 from sapatchcore.result import Result
@@ -41,11 +41,13 @@ class ScoredImage:
 
 @dataclass(eq=False)
 class WaitingImage:
-    """One prepared image that waits for the network; cancelled before it is taken, it is left out."""
+    """One prepared image that waits for the network; cancelled before it is taken, it is left out. size, appearance: its own,
+    before it was prepared."""
 
     model: Served
     name: str
     size: Size
+    appearance: Appearance
     pixels: UInt8Array
     explain: bool = False
     since: float = field(default_factory=time.perf_counter)
@@ -171,7 +173,7 @@ class Inference(Worker):
     def _score(self, images: Sequence[WaitingImage], processors: Processors) -> None:
         model, start = images[0].model, time.perf_counter()
         try:
-            columns = zip(*((image.name, image.size, image.pixels) for image in images), strict=True)
+            columns = zip(*((image.name, image.size, image.appearance, image.pixels) for image in images), strict=True)
             result, explain = model.score(*columns, processors=processors)
         except Exception as error:  # whatever it is, it goes to those who asked, and the thread lives on
             if len(images) == 1:

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.data.pixels import Size, rgb_from_bytes
+from sapatchcore.data.pixels import Size, appearance, rgb_from_bytes
 from sapatchcore.errors import DataError, SAPatchCoreError
 from sapatchcore.records.record import ReceivedImage, Record, image_hash, records_of
 from sapatchcore.result import Result
 from sapatchcore.score.calibration import NO_CALIBRATION
+from sapatchcore.score.fusion import tail
+from sapatchcore.score.regions import Box, is_whole, window
 from sapatchcore.score.verdict import Verdict
 from sapatchcore.server.batching import ScoredImage, WaitingImage
 from sapatchcore.server.middleware import Refused
@@ -37,7 +39,7 @@ from sapatchcore.server.schemas import (
 from sapatchcore.server.served import Served, in_own_thread
 from sapatchcore.server.service import Service
 from sapatchcore.server.uploads import ImageHeader, Upload, look
-from sapatchcore.show.drawing import colours, ramp
+from sapatchcore.show.drawing import BORDER, colours, ramp
 
 log = logging.getLogger("sapatchcore.server")
 Float32 = npt.NDArray[np.float32]
@@ -93,7 +95,7 @@ async def inspect(service: Service, model: Served, uploads: Sequence[Upload], as
         loop.run_in_executor(service.drawing, pictures_of, image, ask.rate, ask.maps, explain) for image in scored
     ]
     records, *pictures = await _all([_recorded(service.recorder.add(news)), *drawing])
-    results = [_inspected(*row) for row in zip(records, verdicts, pictures, strict=True)]
+    results = [_inspected(*row) for row in zip(records, alone, verdicts, pictures, strict=True)]
     return Inspection(
         model=model.name,
         model_hash=model.hash,
@@ -151,10 +153,11 @@ def _read(
         raise Refused(503, f"There is not enough memory to decode {name} now.", retry_after=5) from None
     arrived = ReceivedImage(upload.file_name, upload.content, image_hash(upload.content), header.media_type, pixels)
     service.telemetry.decode.observe(time.perf_counter() - start)
-    return arrived, WaitingImage(model, name, (image.shape[0], image.shape[1]), pixels, explain)
+    return arrived, WaitingImage(model, name, (image.shape[0], image.shape[1]), appearance(image), pixels, explain)
 
 
-def _inspected(record: Record, verdict: Verdict | None, pictures: Pictures) -> Inspected:
+def _inspected(record: Record, result: Result, verdict: Verdict | None, pictures: Pictures) -> Inspected:
+    seen = _seen(result)
     return Inspected.model_validate(
         {
             **vars(record),
@@ -162,11 +165,22 @@ def _inspected(record: Record, verdict: Verdict | None, pictures: Pictures) -> I
             "reason": None if verdict is None else verdict.sentence,
             "local_ratio": None if verdict is None else verdict.local_ratio,
             "context_ratio": None if verdict is None else verdict.context_ratio,
+            "global_ratio": None if verdict is None else verdict.global_ratio,
+            "notes": list(result.notes[0]),
+            "inspected": None if seen is None else list(seen),
             "regions": pictures.regions,
             "maps": pictures.maps,
             "explanation": pictures.explanation,
         }
     )
+
+
+def _seen(result: Result) -> Box | None:
+    """What the network saw of the one image of ``result``; None where that is all of it."""
+    if is_whole(result.resize, result.crop):
+        return None
+    rows, columns = window(result.sizes[0], result.resize, result.crop)
+    return rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
 
 
 @dataclass(frozen=True)
@@ -199,9 +213,24 @@ def _maps(result: Result, kind: MapKind, limit: float | None) -> MapPictures:
     typical = 0.0 if result.calibration is None else min(result.calibration.typical, 0.9 * full)
     pictures: dict[str, Any] = {}
     for name, values in (("whole", whole), ("local", result.local_maps[0]), ("context", result.context_maps[0])):
-        picture = _grey(values, scale) if kind == "grey" else _colour(values, scale, typical, full)
+        picture = _grey(values, scale) if kind == "grey" else _shaded(_colour(values, scale, typical, full), result)
         pictures[name] = _png(picture)
-    return MapPictures(**pictures, scale=scale)
+    shares = None if result.global_maps is None else np.maximum(result.global_maps[0], 0)
+    if shares is None:
+        return MapPictures(**pictures, global_part=None, scale=scale, global_scale=None)
+    top = _global_scale(result, shares)
+    picture = _grey(shares, top) if kind == "grey" else _shaded(_colour(shares, top, -top / 3, top / 3), result)
+    return MapPictures(**pictures, global_part=_png(picture), scale=scale, global_scale=top)
+
+
+def _global_scale(result: Result, shares: Float32) -> float:
+    """The largest share; of an image whose score² is smaller than that of the worst tenth of good ones, so many times more, or
+    each good image would have places as bright as a defect's."""
+    largest = float(shares.max()) or 1.0
+    good = None if result.calibration is None else result.calibration.global_scores
+    if good is None or result.global_scores is None:
+        return largest
+    return largest * max(1.0, tail(good)[0] / max(float(result.global_scores[0]), 1e-6)) ** 2
 
 
 def _map_size(size: Size) -> Size:
@@ -221,6 +250,17 @@ def _colour(values: Float32, scale: float, typical: float, full: float) -> Image
     table[opacity == 0] = 0  # what nobody sees need not be stored
     rows = (values * ((_STEPS - 1) / scale) + 0.5).astype(np.uint16)
     return Image.fromarray(np.rint(table).astype(np.uint8)[rows], "RGBA")
+
+
+def _shaded(picture: Image.Image, result: Result) -> Image.Image:
+    """With a dark veil over what was not inspected, as in the report's overlays."""
+    seen = _seen(result)
+    if seen is None:
+        return picture
+    top, left, height, width = seen
+    veiled = Image.new("RGBA", picture.size, (0, 0, 0, round(255 * (1 - BORDER))))
+    veiled.paste(picture.crop((left, top, left + width, top + height)), (left, top))
+    return veiled
 
 
 def _png(picture: Image.Image) -> str:

@@ -40,13 +40,16 @@ class MapPictures(BaseModel):
     """Anomaly maps as base64 PNG files.
 
     grey: 16 bits, value / scale · 65535. colour: RGBA, to lay over the image; transparent where the map is low. Of images
-    with more than 4 million pixels the maps are smaller than the image, in its proportions.
+    with more than 4 million pixels the maps are smaller than the image, in its proportions. global_part: what each place adds to
+    global_score², where it adds and does not lessen it; null where the model has no global part.
     """
 
     whole: str
     local: str
     context: str
-    scale: float = Field(description="The value of full intensity.")
+    global_part: str | None
+    scale: float = Field(description="The value of full intensity, of whole, local and context.")
+    global_scale: float | None = Field(description="The same of global_part.")
 
 
 class GoodPatchSeen(BaseModel):
@@ -94,6 +97,12 @@ class Inspected(BaseModel):
     context: float
     local_ratio: float | None
     context_ratio: float | None
+    global_score: float | None = Field(description="Of the image as a whole; null where the model has no global part.")
+    global_ratio: float | None
+    notes: list[str] = Field(
+        description="What of the image is not as of the training images: size, brightness, … Mostly none."
+    )
+    inspected: Box | None = Field(description="What the network saw of the image; null where that is all of it.")
     regions: list[FoundRegion]
     maps: MapPictures | None
     explanation: ExplanationSeen | None

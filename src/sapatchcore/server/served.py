@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from sapatchcore.data.pixels import Size, UInt8Array, prepare
+from sapatchcore.data.pixels import Appearance, Size, UInt8Array, appearance, prepare
 from sapatchcore.errors import learn_needed
 from sapatchcore.export.metadata import files_of
 from sapatchcore.open_model import Detector
@@ -135,20 +135,21 @@ class Served:
         self,
         names: Sequence[str],
         sizes: Sequence[Size],
+        looks: Sequence[Appearance],
         pixels: Sequence[UInt8Array],
         *,
         processors: Processors = Processors.ALL,
     ) -> tuple[Result, Explain | None]:
         """A batch of prepared images: the result, and what explains one of them where the model can.
 
-        sizes: the images' own, (h, w). Raises as SAPatchCore.predict.
+        sizes, looks: the images' own, before they were prepared: (h, w), and as of ``appearance``. Raises as SAPatchCore.predict.
         """
         if not self.can_learn:
             return replace(self.detector.predict(list(pixels)), paths=tuple(names)), None
         from sapatchcore.data.sources import Batch
 
         _compute_with(processors)
-        scored = self.learner.score(Batch(tuple(names), tuple(sizes), np.stack(pixels)))
+        scored = self.learner.score(Batch(tuple(names), tuple(sizes), np.stack(pixels), tuple(looks)))
         return scored.result, scored.explain
 
 
@@ -170,7 +171,7 @@ def load(name: str, path: Path, options: dict[str, Any]) -> Served:
         detector = open_exported(path, batch_size=options.get("batch_size"), workers=0)  # images come decoded
     served = Served(name, path, digest, size, datetime.now(UTC), detector)
     made = np.random.default_rng(0).integers(0, 256, (*detector.settings.resize, 3), dtype=np.uint8)
-    served.score(["made"], [made.shape[:2]], [served.prepare(made)])
+    served.score(["made"], [made.shape[:2]], [appearance(made)], [served.prepare(made)])
     return served
 
 

@@ -21,17 +21,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from sapatchcore.data.pixels import Size
+from sapatchcore.score.regions import is_whole, window
+
 Float32 = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
 Style = Literal["solid", "dashed"]
+Seen = tuple[Size, Size | None]  # what the network sees of an image: ``resize`` and ``crop``, as of Result
 
 OPACITY = 0.75  # of the maps' colours; the rest is the image in grey, so that one sees where the heat lies
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
+RIM: Colour = (200, 200, 200)  # around what was inspected: no colour of the maps, no line of a region
 PREDICTED: Colour = (80, 230, 255)  # light cyan and dark blue: not of the maps' colours, and far apart in lightness
 TRUTH: Colour = (0, 50, 210)
+BORDER = 0.45  # how bright what was not inspected stays
 LINE = 0.0115  # a line's width, of the picture's side: 2 pixels of 96, 3 of 224, 12 of 1024
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 INFERNO = np.array(
@@ -114,17 +120,35 @@ def heat(image: UInt8Array, values: Float32, scale: Scale, opacity: float | Floa
     return np.rint(share * colours(values, (scale.low, scale.high)) + (1 - share) * grey).astype(np.uint8)
 
 
+def shaded(picture: UInt8Array, seen: Seen | None) -> UInt8Array:
+    """(h, w, 3) uint8: the picture, (h, w, 3) uint8, darkened where it was not inspected, with a thin light line around the rest;
+    the picture itself where all of it was."""
+    if seen is None or is_whole(*seen):
+        return picture
+    rows, columns = window((picture.shape[0], picture.shape[1]), *seen)
+    drawn: UInt8Array = np.rint(picture * np.float32(BORDER)).astype(np.uint8)
+    drawn[max(rows.start - 1, 0) : rows.stop + 1, max(columns.start - 1, 0) : columns.stop + 1] = RIM
+    drawn[rows, columns] = picture[rows, columns]
+    return drawn
+
+
 def overlay(
-    image: UInt8Array, values: Float32, scale: Scale, *, truth: Mask | None, predicted: Mask | None
+    image: UInt8Array,
+    values: Float32,
+    scale: Scale,
+    *,
+    truth: Mask | None,
+    predicted: Mask | None,
+    seen: Seen | None = None,
 ) -> UInt8Array:
     """(h, w, 3) uint8: the image in grey, heat where the map is high, and lines around both kinds of regions.
 
-    image: (h, w, 3) uint8. values: (h, w) float32. truth, predicted: (h, w) bool, or None where there is none. The heat is
-    clear up to half of the way from the scale's low end to the threshold (without one, to the middle), and has its full
-    opacity at the threshold: the part itself stays visible, and what counts as defective stands out.
+    image: (h, w, 3) uint8. values: (h, w) float32. truth, predicted: (h, w) bool, or None where there is none. seen: as of
+    ``shaded``. The heat is clear up to half of the way from the scale's low end to the threshold (without one, to the
+    middle), and has its full opacity at the threshold: the part itself stays visible, and what counts as defective stands out.
     """
     full = (scale.low + scale.high) / 2 if scale.threshold is None else scale.threshold
-    picture = heat(image, values, scale, ramp(values, scale.low, full))
+    picture = shaded(heat(image, values, scale, ramp(values, scale.low, full)), seen)
     if predicted is not None:
         picture = contours(picture, predicted, PREDICTED, "solid")
     if truth is not None:  # last: a predicted line in the same position shows through its gaps

@@ -24,7 +24,7 @@ from sapatchcore.errors import DataError
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
 from sapatchcore.show import drawing
-from sapatchcore.show.drawing import INK, PAPER, Colour, Float32, Mask, Scale, UInt8Array, font
+from sapatchcore.show.drawing import INK, PAPER, Colour, Float32, Mask, Scale, Seen, UInt8Array, font
 from sapatchcore.show.maps import legend
 
 WIDTHS = tuple(range(224, 95, -16))  # of a panel, in pixels; below the last one words would be too small
@@ -42,7 +42,8 @@ BLANK: Colour = (225, 225, 225)
 class Frame:
     """One test image. name: its file. label: "good" or the defect. image: (h, w, 3) uint8. truth: (h, w) bool, True
     where defective, None where not known. values: (h, w) float32, its anomaly map. predicted: (h, w) bool or None.
-    rejected: the verdict, None where there is none. kind: "local", "co-occurrence", "both" or ""."""
+    rejected: the verdict, None where there is none. kind: "local", "co-occurrence", "unclear" or "". seen: what was
+    inspected, None for all."""
 
     name: str
     label: str
@@ -54,6 +55,7 @@ class Frame:
     p_value: float | None
     rejected: bool | None
     kind: str
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def frames_of(result: Result, dataset: Dataset, indices: Iterable[int], false_re
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
             kind=verdict.kind if verdict is not None else "",
+            seen=(result.resize, result.crop),
         )
 
 
@@ -187,7 +190,7 @@ def _palette(frames: Sequence[Frame], scale: Scale) -> Image.Image:
     fixed = np.concatenate([own, bar])
     seen = []
     for frame in frames:
-        mixed = drawing.overlay(frame.image, frame.values, scale, truth=None, predicted=None)
+        mixed = drawing.overlay(frame.image, frame.values, scale, truth=None, predicted=None, seen=frame.seen)
         seen += [picture[::3, ::3].reshape(-1, 3) for picture in (frame.image, mixed)]
     pixels = np.concatenate(seen)
     strip = Image.fromarray(pixels[None, :: 1 + len(pixels) // SAMPLE])
@@ -288,7 +291,9 @@ def _panels(frame: Frame, scale: Scale) -> list[Image.Image]:
         ImageDraw.Draw(truth).text(middle, text, INK, font(max(11, truth.width // 10)), anchor="mm", align="center")
     else:
         truth = Image.fromarray(drawing.contours(frame.image, frame.truth, drawing.TRUTH, "dashed"))
-    mixed = drawing.overlay(frame.image, frame.values, scale, truth=frame.truth, predicted=frame.predicted)
+    mixed = drawing.overlay(
+        frame.image, frame.values, scale, truth=frame.truth, predicted=frame.predicted, seen=frame.seen
+    )
     # At full opacity the map has the legend's very colours; the overlay says where in the image they lie.
     alone = drawing.heat(frame.image, frame.values, scale, 1.0)
     return [Image.fromarray(frame.image), truth, Image.fromarray(alone), Image.fromarray(mixed)]

@@ -24,7 +24,7 @@ from sapatchcore.show.drawing import INFERNO
 from sapatchcore.show.plots import require_packages
 from sapatchcore.show.report_cards import CausePictures, Picture, Scales, cause_pictures, panels
 from sapatchcore.show.report_figures import SOURCES, percent, report_figures
-from sapatchcore.show.report_rows import explained, mistake, short_names, shown, worst_first
+from sapatchcore.show.report_rows import explained, local_share, mistake, short_names, shown, worst_first
 from sapatchcore.verify.evaluate import Evaluation
 from sapatchcore.verify.tables import MODELS
 
@@ -47,7 +47,8 @@ class WrittenReport:
 @dataclass(frozen=True)
 class Card:
     """One image of the gallery. index: in the data set; rank: from the worst mistake on. rejected: None without calibration.
-    wrong: "", or the mistake. ratio: score over threshold. local, context: the shares of score², in [0, 1]."""
+    wrong: "", or the mistake. ratio: score over threshold. notes: as of Result. local: its share of
+    local² + context², in [0, 1]. global_score: None without a global part; global_ratio: it as a multiple of what is usual."""
 
     index: int
     rank: int
@@ -60,7 +61,10 @@ class Card:
     p_value: float | None
     kind: str
     reason: str
+    notes: tuple[str, ...]
     local: float
+    global_score: float | None
+    global_ratio: float | None
     panels: tuple[Picture, ...]
     causes: tuple[CausePictures, ...]
 
@@ -129,6 +133,7 @@ def write_report(
         date=date,
         dataset=dataset,
         mistakes=sum(map(bool, wrong)),
+        border=detector.settings.not_inspected,
     )
     content = text.encode("utf-8", "replace")  # a file name may hold bytes that are no text
     write_bytes(Path(path), content)
@@ -157,10 +162,10 @@ def _cards(
     names = short_names(result.paths)
     training = detector.provenance[0]
     called = dict(zip(training, short_names(training), strict=True))
-    cards = []
+    notes, cards = result.notes, []
     for number, (index, reason) in enumerate(zip(indices, reasons, strict=True), start=1):
         image = read_image(dataset.test[index].path)
-        score, local = float(result.scores[index]), float(result.local_scores[index])
+        score = float(result.scores[index])
         verdict = None if reason is None else reason.verdict
         causes: tuple[CausePictures, ...] = ()
         if reason is not None and pixel_limit is not None:
@@ -178,7 +183,10 @@ def _cards(
                 p_value=None if verdict is None else verdict.p_value,
                 kind="" if verdict is None else verdict.kind,
                 reason="" if verdict is None else verdict.sentence,
-                local=min(local**2 / score**2, 1.0) if score > 0 else 0.0,
+                notes=notes[index],
+                local=local_share(result, index),
+                global_score=None if result.global_scores is None else float(result.global_scores[index]),
+                global_ratio=None if verdict is None else verdict.global_ratio,
                 panels=panels(result, index, dataset.test[index], image, scales, pixel_limit),
                 causes=causes,
             )

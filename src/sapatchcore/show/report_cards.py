@@ -20,6 +20,7 @@ from sapatchcore.datasets.samples import Sample
 from sapatchcore.result import Result
 from sapatchcore.score.anomaly_score import anomaly_map, part_map
 from sapatchcore.score.explain import Cause, Explanation
+from sapatchcore.score.regions import is_whole
 from sapatchcore.show import drawing
 from sapatchcore.show.drawing import INK, PREDICTED, TRUTH, Float32, Scale, UInt8Array
 from sapatchcore.show.maps import legend, scale_for
@@ -28,8 +29,7 @@ PANEL, MAP, SMALL = 400, 256, 144  # pixels of a picture's longer side: the imag
 AROUND = 7  # cells a side that a cut-out shows, the patch in its middle
 QUALITY = 84  # WebP
 LEGEND = (460, 46)  # width, height
-MAPS = ("anomaly map", "local part", "context part")
-
+MAPS = ("anomaly map", "local part", "context part", "global part")  # the last where there is one
 Share = tuple[float, float, float, float]  # top, left, height, width, of a picture's height and width
 
 
@@ -46,19 +46,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scales:
-    """Of the anomaly map, in units of the pixel threshold where there is one; of its local and its context part."""
+    """Of the anomaly map, in units of the pixel threshold where there is one; of its local and its context part; and of what each
+    place adds to global score², None without a global part."""
 
     whole: Scale
     local: Scale
     context: Scale
+    whole_image: Scale | None = None
 
     @classmethod
     def of(cls, result: Result, false_reject: float | None) -> Scales:
-        """One scale each, for all images: dark at a typical patch, brightest at the largest."""
+        """One scale each, for all images: dark at a typical patch, brightest at the largest; of the global part dark at 0, since
+        what lies below makes an image more usual."""
         parts = []
         for values in (result.local_patches, result.context_patches):
             typical = float(np.median(values))
             parts.append(Scale(typical, None, max(float(values.max()), typical + 1e-6)))
+        if result.global_patches is not None:
+            parts.append(Scale(0.0, None, max(float(result.global_patches.max()), 1e-6)))
         return cls(scale_for(result, false_reject), *parts)
 
     def legend(self) -> Picture:
@@ -69,9 +74,14 @@ class Scales:
         return _picture(legend(*LEGEND, self.whole), MAPS[0], alt, lossless=True)
 
     def ramps(self) -> list[tuple[str, str, str]]:
-        """Both parts' maps: caption, and the scores of the darkest and the brightest colour."""
-        parts = zip(MAPS[1:], (self.local, self.context), strict=True)
-        return [(caption, f"{scale.low:.4g}", f"{scale.high:.4g}") for caption, scale in parts]
+        """The parts' maps: caption with the unit, and the numbers of the darkest and the brightest colour."""
+        captions = (f"{MAPS[1]} in scores", f"{MAPS[2]} in scores", f"{MAPS[3]} in shares of global score²")
+        scales = (self.local, self.context, self.whole_image)
+        return [
+            (caption, f"{scale.low:.4g}", f"{scale.high:.4g}")
+            for caption, scale in zip(captions, scales, strict=True)
+            if scale is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,10 @@ class CausePictures:
 def panels(
     result: Result, index: int, sample: Sample, image: UInt8Array, scales: Scales, pixel_threshold: float | None
 ) -> tuple[Picture, ...]:
-    """The image with contours, and its three maps. image: (h, w, 3) uint8."""
-    size = result.sizes[index]
-    pixels = _resized(image, _within(size, min(PANEL, max(MAP, *size))))
-    words = []
+    """The image with contours, and its maps: three, four with a global part. image: (h, w, 3) uint8."""
+    size, seen = result.sizes[index], (result.resize, result.crop)
+    pixels = drawing.shaded(_resized(image, _within(size, min(PANEL, max(MAP, *size)))), seen)
+    words = [] if is_whole(*seen) else ["the dark border was not inspected"]
     if pixel_threshold is not None:  # the regions as they are in the image's own pixels
         found = result.maps[index] > pixel_threshold
         pixels = drawing.contours(pixels, drawing.resized_mask(found, pixels.shape[:2]), PREDICTED, "solid")
@@ -111,10 +121,20 @@ def panels(
         (part_map(scores, result.local_patches[index], *how), scales.local),
         (part_map(scores, result.context_patches[index], *how), scales.context),
     )
-    for caption, (values, scale) in zip(MAPS, maps, strict=True):
-        drawn = drawing.overlay(ground, values, scale, truth=None, predicted=None)
+    for caption, (values, scale) in zip(MAPS, maps, strict=False):
+        drawn = drawing.overlay(ground, values, scale, truth=None, predicted=None, seen=seen)
         pictures.append(_picture(drawn, caption, f"{caption.capitalize()} of {sample.path.name}"))
+    if result.global_patches is not None and scales.whole_image is not None:
+        drawn = shares_over(ground, anomaly_map(result.global_patches[index], *how), scales.whole_image)
+        alt = f"{MAPS[3].capitalize()} of {sample.path.name}"
+        pictures.append(_picture(drawing.shaded(drawn, seen), MAPS[3], alt))
     return tuple(pictures)
+
+
+def shares_over(image: UInt8Array, values: Float32, scale: Scale) -> UInt8Array:
+    """(h, w, 3) uint8: the image in grey, heat where places add to a sum, clear at 0 and below. A sum of many small shares has
+    no threshold to stand out from: the colours are as opaque as can be from a third of the largest share on."""
+    return drawing.heat(image, values, scale, drawing.ramp(values, -scale.high / 3, scale.high / 3))
 
 
 def cause_pictures(
@@ -184,8 +204,7 @@ def drawn_over(seen: UInt8Array, shares: Float32, box: Share) -> tuple[UInt8Arra
     positive = Image.fromarray(np.maximum(shares, 0))
     values: Float32 = np.asarray(positive.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     part = values / np.float32(max(float(values.max()), 1e-30))
-    opacity: Float32 = np.float32(drawing.OPACITY) * np.clip(3 * part, 0, 1)
-    picture = drawing.heat(_resized(seen, size), part, Scale(0.0, None, 1.0), opacity)
+    picture = shares_over(_resized(seen, size), part, Scale(0.0, None, 1.0))
     total = float(shares.sum())
     return boxed(picture, box, SMALL), max(float(shares.max()), 0.0) / total if total > 0 else 0.0
 

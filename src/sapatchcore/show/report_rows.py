@@ -28,7 +28,7 @@ ACCEPT, REJECT = "accept", "reject"
 FALSE_REJECT, MISSED = "false reject", "missed defect"
 COLUMNS = (
     "path", "label", "verdict", "wrong", "score", "threshold", "ratio", "p_value", "kind", "reason", "local_share",
-    "context_share", "good_image", "good_box", "regions",
+    "context_share", "global_score", "global_ratio", "good_image", "good_box", "regions", "notes",
 )  # fmt: skip
 _TOGETHER = 32  # images that are explained between two reports of progress
 
@@ -45,7 +45,8 @@ def report_rows(
     """One record a test image, in the data set's order, JSON-ready (None, never NaN), by COLUMNS.
 
     explanations: what ``explained`` returned for all test images; None to compute it. A box is [top, left, height, width] in
-    pixels of its image. verdict and what follows from it are None without calibration. regions: each with box, area and
+    pixels of its image. verdict and what follows from it are None without calibration, what is global without a global part.
+    regions: each with box, area and
     peak, the box of its worst patch, and image and box of the nearest good patch; good_image and good_box: of the worst.
 
     Errors as of ``explained``.
@@ -53,11 +54,15 @@ def report_rows(
     if explanations is None and evaluation.result.calibration is not None:
         explanations = explained(detector, evaluation.result, range(len(dataset.test)), false_reject, progress)
     found = [None] * len(dataset.test) if explanations is None else explanations
-    return [_row(evaluation.result, index, evaluation.labels[index], one) for index, one in enumerate(found)]
+    labels, notes = evaluation.labels, evaluation.result.notes
+    return [
+        {**_row(evaluation.result, index, labels[index], one), "notes": list(notes[index])}
+        for index, one in enumerate(found)
+    ]
 
 
 def report_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """``report_rows`` as CSV: boxes as "top left height width", regions as JSON, nothing for None."""
+    """``report_rows`` as CSV: boxes as "top left height width", regions as JSON, notes one after another, nothing for None."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")  # with "\n" a lone "\r" in a name would stay unquoted
     writer.writerow(COLUMNS)
@@ -67,6 +72,7 @@ def report_csv(rows: Sequence[dict[str, Any]]) -> str:
             **row,
             "good_box": None if box is None else " ".join(map(str, box)),
             "regions": json.dumps(row["regions"], allow_nan=False, separators=(",", ":")),
+            "notes": " ".join(row["notes"]),
         }
         writer.writerow([flat[name] for name in COLUMNS])
     return out.getvalue()
@@ -128,6 +134,12 @@ def mistake(rejected: bool | None, label: str) -> str:
     return FALSE_REJECT if rejected else MISSED
 
 
+def local_share(result: Result, index: int) -> float:
+    """local² / (local² + context²) of one image, in [0, 1], as of Verdict; the context's share is the rest."""
+    local, context = float(result.local_scores[index]) ** 2, float(result.context_scores[index]) ** 2
+    return local / (local + context) if local + context > 0 else 0.0
+
+
 def worst_first(result: Result, labels: Sequence[str], wrong: Sequence[str], limit: float | None) -> list[int]:
     """All images' indices: mistakes, the farthest on the wrong side of the threshold first; then the others, the nearest to it
     first. Without a threshold the highest score first."""
@@ -158,16 +170,16 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def _row(result: Result, index: int, label: str, one: Explanation | None) -> dict[str, Any]:
-    score, local = float(result.scores[index]), float(result.local_scores[index])
-    share = min(local**2 / score**2, 1.0) if score > 0 else 0.0
+    share = local_share(result, index)
     verdict = None if one is None else one.verdict
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
         "path": result.paths[index],
         "label": label,
-        "score": score,
+        "score": float(result.scores[index]),
         "local_share": share,
         "context_share": 1 - share,
+        "global_score": None if result.global_scores is None else float(result.global_scores[index]),
         "regions": [],
     }
     if one is not None and verdict is not None:
@@ -180,6 +192,7 @@ def _row(result: Result, index: int, label: str, one: Explanation | None) -> dic
             "p_value": verdict.p_value,
             "kind": verdict.kind,
             "reason": verdict.sentence,
+            "global_ratio": verdict.global_ratio,
             "good_image": good.image,
             "good_box": list(good.box),
             "regions": [_region(cause) for cause in one.causes if cause.region is not None],

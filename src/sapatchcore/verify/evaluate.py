@@ -136,17 +136,18 @@ class Evaluation:
             "reasons": self.reasons,
         }
         p_values = [None] * len(self.labels) if decisions is None else self.result.p_values.tolist()
-        scores = zip(
-            self.result.paths,
-            self.labels,
-            self.result.scores.tolist(),
-            self.result.local_scores.tolist(),
-            self.result.context_scores.tolist(),
-            p_values,
-            strict=True,
-        )
-        names = ("path", "label", "score", "local", "context", "p_value")
-        return {**_without_nan(figures), "scores": [dict(zip(names, one, strict=True)) for one in scores]}
+        columns: dict[str, Sequence[Any]] = {
+            "path": self.result.paths,
+            "label": self.labels,
+            "score": self.result.scores.tolist(),
+            "local": self.result.local_scores.tolist(),
+            "context": self.result.context_scores.tolist(),
+        }
+        if self.result.global_scores is not None:
+            columns["global"] = self.result.global_scores.tolist()
+        columns["p_value"] = p_values
+        scores = [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
+        return {**_without_nan(figures), "scores": scores}
 
 
 def evaluate(

@@ -82,8 +82,8 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     assert "| lacking | 0 | " in text
 
 
-def counted(local: int, co_occurrence: int, both: int = 0) -> dict[str, int]:
-    return {"local": local, "co-occurrence": co_occurrence, "both": both}
+def counted(local: int, co_occurrence: int, unclear: int = 0) -> dict[str, int]:
+    return {"local": local, "co-occurrence": co_occurrence, "unclear": unclear}
 
 
 def made_up(kinds: dict[str, tuple[str, dict[str, int], float, float]], rate: float = 0.05) -> dict[str, Any]:

@@ -9,7 +9,7 @@ const SHOWN = [
   ["keys-everywhere", [["I", "view-inspect"], ["R", "view-rate"], ["H", "view-history"], ["L", "view-learn"], ["T", "view-drift"], ["M", "view-models"], ["?", "keys"]]],
   ["keys-inspect", [
     ["Ctrl V", "key-paste"], ["O", "open-images"], ["C", "camera"], ["␣ / ↵", "key-take"], ["← →", "key-step"], ["Home End", "key-ends"], ["N", "key-next-rejected"],
-    ["0 1 2 3", "key-layers"], ["[ ]", "opacity"], ["B", "outlines"], ["+ − Z", "key-zoom"], ["G", "was-good"], ["D", "was-defect"], ["U", "undo"], ["A", "try-again"],
+    ["0 1 2 3 4", "key-layers"], ["[ ]", "opacity"], ["B", "outlines"], ["+ − Z", "key-zoom"], ["G", "was-good"], ["D", "was-defect"], ["U", "undo"], ["A", "try-again"],
   ]],
   ["keys-tables", [["↑ ↓", "key-rows"], ["↵", "key-open"], ["← →", "key-rate"]]],
 ];

@@ -65,7 +65,7 @@ function template() {
     <form class="filters" @submit=${(event) => event.preventDefault()}>
       ${select("model", t("model"), state.models.map(({ name }) => [name, name]))}
       ${select("verdict", t("verdict"), [["reject", t("reject")], ["accept", t("accept")]])}
-      ${select("kind", t("kind"), ["local", "co-occurrence", "both"].map((kind) => [kind, t(`kind-${kind}`)]))}
+      ${select("kind", t("kind"), ["local", "co-occurrence", "unclear", "both"].map((kind) => [kind, t(`kind-${kind}`)]))}
       ${select("feedback", t("feedback"), [["good", t("was-good")], ["defect", t("was-defect")], ["none", t("feedback-none")]])}
       ${days("since", t("since"), false)} ${days("until", t("until"), true)}
       <label>${t("file-name")}<input class="form-control" type="search" data-filter="file_name" @input=${later((event) => filterBy("file_name", pattern(event.target.value.trim())))}></label>

@@ -65,7 +65,8 @@ function recordBody(record, judge) {
   const rows = [
     ["time", when(record.time)], ["file-name", record.file_name], ["model", record.model], ["p-value", pValue(record.p_value)], ["score", number(record.score)],
     ["threshold", record.threshold === null ? "–" : number(record.threshold)], ["promise", record.false_reject === null ? "–" : oneIn(record.false_reject)],
-    ["layer-local", number(record.local)], ["layer-context", number(record.context)], ["size", `${record.width} × ${record.height}`],
+    ["layer-local", number(record.local)], ["layer-context", number(record.context)],
+    ...(record.global_score === null ? [] : [["layer-global_part", number(record.global_score)]]), ["size", `${record.width} × ${record.height}`],
     ["source", t(`source-${record.source}`)], ["model-hash", record.model_hash], ["image-hash", record.image_hash],
   ];
   const button = (label) => html`<button class="btn btn-lg btn-outline-${label === "good" ? "success" : "danger"} ${record.feedback === label ? "active" : ""}"
@@ -75,6 +76,7 @@ function recordBody(record, judge) {
     <div>
       <p class="fs-4">${verdictTag(record.verdict)}</p>
       <p>${record.p_value === null ? nothing : pSentence(record.p_value, null)} ${record.kind ? reasonSentence(record) : nothing}</p>
+      ${record.notes ? html`<p class="unlike" data-notes><b>⚠ ${t("unlike")}</b> ${record.notes}</p>` : nothing}
       <dl>${rows.map(([name, value]) => html`<div><dt>${t(name)}</dt><dd class=${name.endsWith("-hash") ? "hash" : ""}>${value}</dd></div>`)}</dl>
       ${record.feedback ? html`<p>${feedbackTag(record.feedback)} ${record.feedback_by ?? ""} ${record.feedback_time ? when(record.feedback_time) : ""}
         ${record.feedback_note ? html`<br>“${record.feedback_note}”` : nothing}</p>` : nothing}

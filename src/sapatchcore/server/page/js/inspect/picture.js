@@ -5,11 +5,17 @@ import { remember, remembered } from "../remember.js";
 import { change } from "../store.js";
 import { number, percent, t } from "../text.js";
 
-export const LAYERS = ["none", "whole", "local", "context"]; // keys 0 1 2 3
+export const LAYERS = ["none", "whole", "local", "context", "global_part"]; // keys 0 1 2 3 4; the last where the model has one
 
 const look = { layer: "whole", opacity: remembered().opacity ?? 0.7, outlines: true, zoom: 1, x: 0, y: 0, of: null, cause: 0 };
 
 export const lookingAt = look;
+
+/** Whether the answer has this layer: a map of the image as a whole only models with a global part give. */
+export const hasLayer = (layer, result) => layer !== "global_part" || result?.maps?.global_part != null;
+
+/** The layer that a result shows: the chosen one, or the map where it lacks that. */
+const layerOf = (result) => (hasLayer(look.layer, result) ? look.layer : "whole");
 
 export function setLayer(layer) {
   look.layer = layer;
@@ -81,17 +87,23 @@ export const outline = ([top, left, height, width], kind) => svg`
   <rect class="casing" x=${left} y=${top} width=${width} height=${height} />
   <rect class="line ${kind}" x=${left} y=${top} width=${width} height=${height} />`;
 
+/** What the network does not see, under a dark veil, which a map's picture has already; a thin line around what it sees. */
+const border = ([width, height], [top, left, tall, wide], map) => svg`
+  ${map ? nothing : svg`<path class="not-inspected" fill-rule="evenodd" d="M0 0H${width}V${height}H0ZM${left} ${top}h${wide}v${tall}h${-wide}Z" />`}
+  <rect class="rim" x=${left} y=${top} width=${wide} height=${tall}><title>${t("not-inspected")}</title></rect>`;
+
 /** The picture of one finished part, or of one that waits. */
 export function picture(part) {
   const { result } = part;
   if (look.of !== part.id) Object.assign(look, { of: part.id, zoom: 1, x: 0, y: 0, cause: 0 });
   if (!result) return html`<div class="stage"><img class="plain" alt=${part.name} src=${part.url}></div>`;
   const size = [result.width, result.height];
-  const map = look.layer === "none" ? null : result.maps?.[look.layer];
+  const layer = layerOf(result);
+  const map = layer === "none" ? null : result.maps?.[layer];
   const causes = result.explanation?.causes ?? [];
   const chosen = causes.length > 1 ? causes[look.cause] : null; // of one there is nothing to tell apart
   return html`<div class="stage ${look.zoom > 1 ? "zoomed" : ""}">
-    <svg viewBox="0 0 ${size[0]} ${size[1]}" role="img" aria-label=${described(part)} data-layer=${look.layer}
+    <svg viewBox="0 0 ${size[0]} ${size[1]}" role="img" aria-label=${described(part)} data-layer=${layer}
       @wheel=${{ handleEvent: (event) => { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.25 : 0.8, size, place(event)); }, passive: false }}
       @pointerdown=${(event) => hold(event, size)} @pointermove=${drag} @pointerup=${release} @pointercancel=${release}
       @dblclick=${zoomOut}>
@@ -99,6 +111,7 @@ export function picture(part) {
         <rect class="ground" width=${size[0]} height=${size[1]} />
         <image class="photo" href=${part.url} width=${size[0]} height=${size[1]} preserveAspectRatio="none" />
         ${map ? svg`<image class="layer" href=${png(map)} width=${size[0]} height=${size[1]} opacity=${look.opacity} preserveAspectRatio="none" />` : nothing}
+        ${result.inspected ? border(size, result.inspected, map) : nothing}
         ${look.outlines ? result.regions.map((region) => outline(region.box, "region")) : nothing}
         ${look.outlines && chosen?.box ? outline(chosen.box, "chosen") : nothing}
       </g>
@@ -106,7 +119,7 @@ export function picture(part) {
 }
 
 function described(part) {
-  const shown = t(`layer-${look.layer}`);
+  const shown = t(`layer-${layerOf(part.result)}`);
   return `${part.name || t("image")}: ${shown}, ${t("regions-n", { n: part.result.regions.length })}`;
 }
 
@@ -116,8 +129,8 @@ export function pictureTools(part) {
   const size = part?.result ? [part.result.width, part.result.height] : null;
   return html`<div class="tools" role="toolbar" aria-label=${t("picture")}>
     <div class="btn-group" role="group" aria-label=${t("layer")}>
-      ${LAYERS.map((layer, key) => html`<button class="btn btn-outline-secondary ${look.layer === layer ? "active" : ""}" data-layer=${layer}
-        aria-pressed=${look.layer === layer} ?disabled=${!maps && layer !== "none"} @click=${() => setLayer(layer)}>${t(`layer-${layer}`)} <kbd>${key}</kbd></button>`)}
+      ${LAYERS.map((layer, key) => !hasLayer(layer, part?.result) ? nothing : html`<button class="btn btn-outline-secondary ${layerOf(part?.result) === layer ? "active" : ""}" data-layer=${layer}
+        aria-pressed=${layerOf(part?.result) === layer} ?disabled=${!maps && layer !== "none"} @click=${() => setLayer(layer)}>${t(`layer-${layer}`)} <kbd>${key}</kbd></button>`)}
     </div>
     <label class="opacity">${t("opacity")}
       <input class="form-range" id="opacity" type="range" min="0" max="1" step="0.05" .value=${String(look.opacity)} aria-valuetext=${percent(look.opacity)}

@@ -2,7 +2,7 @@
 
 import { html, nothing, svg } from "../../vendor/lit-html/lit-html.js";
 import { can, chosenModel, state } from "../store.js";
-import { number, oneIn, pValue, t } from "../text.js";
+import { count, number, oneIn, pValue, t } from "../text.js";
 import { judge, retry, shownPart } from "./queue.js";
 import { kindWord, modelOf, pSentence, reasonSentence, verdictWord } from "./words.js";
 
@@ -35,11 +35,12 @@ export function verdictBand() {
       ${result.verdict === null ? html`<p class="p-words">${part.note ?? t("not-calibrated")}</p>` : html`
         <p class="p-words">${pSentence(result.p_value, modelOf(part))} <span class="p">p = ${pValue(result.p_value)}</span></p>
         ${result.verdict === "reject" ? html`<p class="why"><b>${kindWord(result.kind)}.</b> ${reasonSentence(result)}</p>` : nothing}`}
+      ${result.notes?.length ? html`<p class="unlike" data-notes><b>⚠ ${t("unlike")}</b> ${result.notes.join(" ")}</p>` : nothing}
     </div>
   </section>`;
 }
 
-/** Score against threshold, as a bar; the score's two parts. */
+/** Score against threshold, as a bar; the score's parts. */
 export function numbers(part) {
   const { result } = part;
   const top = Math.max(result.score, (result.threshold ?? 0) * 1.25) * 1.1 || 1;
@@ -56,6 +57,7 @@ export function numbers(part) {
         <div><dt>${t("promise")}</dt><dd>${oneIn(part.falseReject)}</dd></div>`}
       <div><dt>${t("layer-local")}</dt><dd>${times(result.local, result.local_ratio)}</dd></div>
       <div><dt>${t("layer-context")}</dt><dd>${times(result.context, result.context_ratio)}</dd></div>
+      ${result.global_score == null ? nothing : html`<div><dt>${t("layer-global_part")}</dt><dd>${times(result.global_score, result.global_ratio)}</dd></div>`}
       <div><dt>${t("regions")}</dt><dd>${number(result.regions.length)}</dd></div>
       <div><dt>${t("record")}</dt><dd>${result.record ?? "–"}</dd></div>
     </dl>
@@ -81,5 +83,6 @@ export function promiseLine() {
   const model = chosenModel();
   if (!model || model.smallest_false_reject === null) return nothing;
   const rate = state.rates[model.name];
-  return html`<p class="promise">${rate ? t("promised", { rate: oneIn(rate) }) : t("promised-default")}</p>`;
+  const few = model.smallest_false_reject > 0.01 ? t("promised-coarse", { rate: oneIn(model.smallest_false_reject), n: count(model.calibration_images) }) : "";
+  return html`<p class="promise">${rate ? t("promised", { rate: oneIn(rate) }) : t("promised-default")} ${few}</p>`;
 }

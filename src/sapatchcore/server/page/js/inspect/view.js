@@ -7,7 +7,7 @@ import { count, t } from "../text.js";
 import { cameraCard, cameraIsOn, takePicture, toggleCamera } from "./camera.js";
 import { fileField, openFiles } from "./intake.js";
 import { goodPatches } from "./patches.js";
-import { LAYERS, lookingAt, picture, pictureTools, setLayer, setOpacity, toggleOutlines, zoomBy, zoomOut } from "./picture.js";
+import { LAYERS, hasLayer, lookingAt, picture, pictureTools, setLayer, setOpacity, toggleOutlines, zoomBy, zoomOut } from "./picture.js";
 import { judge, nextRejected, queue, retry, show, shownPart, step, unfinished } from "./queue.js";
 import { judgement, numbers, promiseLine, sign, verdictBand } from "./verdict.js";
 import { verdictWord } from "./words.js";
@@ -85,7 +85,7 @@ function key(pressed) {
   const part = shownPart();
   const size = part?.result ? [part.result.width, part.result.height] : null;
   if (pressed in STEPS) step(STEPS[pressed]);
-  else if (/^[0-3]$/.test(pressed)) setLayer(LAYERS[Number(pressed)]);
+  else if (LAYERS[pressed] && hasLayer(LAYERS[pressed], part?.result)) setLayer(LAYERS[pressed]);
   else if (pressed === "[") setOpacity(lookingAt.opacity - 0.1);
   else if (pressed === "]") setOpacity(lookingAt.opacity + 0.1);
   else if (pressed === "b") toggleOutlines();

@@ -3,7 +3,8 @@
 import { chosenModel, state } from "../store.js";
 import { count, pValue, percent, t } from "../text.js";
 
-const KINDS = ["local", "co-occurrence", "both"];
+// "both" is of records that an earlier version made.
+const KINDS = ["local", "co-occurrence", "unclear", "both"];
 
 /** The verdict's own word: ACCEPT, REJECT, or that there is none. */
 export const verdictWord = (verdict) => t(verdict === null ? "no-verdict" : verdict);

@@ -1,4 +1,4 @@
-"""temperature "auto": the number by three loops, scale and batches, images read once, and what is kept of it."""
+"""What is taken from good images: which of them are looked at; temperature "auto" by three loops, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from sapatchcore import SAPatchCore
-from sapatchcore.embed import temperature as module
+from sapatchcore.embed import adaptation
+from sapatchcore.embed.adaptation import adapted, examples_of, products_deviation, size_like
 from sapatchcore.embed.patches import Embedder, to_patches
-from sapatchcore.embed.temperature import products_deviation, with_temperature
 from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.model_file import describe, read_model
 from sapatchcore.settings import settings_from
@@ -102,7 +102,7 @@ def test_the_detector_uses_and_keeps_the_number(
 def test_images_are_read_once_and_none_is_lost(
     auto: dict[str, Any], good: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EXAMPLES", 4)
+    monkeypatch.setattr(adaptation, "EXAMPLES", 4)
     handed = 0
 
     def once() -> Iterator[np.ndarray]:
@@ -111,16 +111,50 @@ def test_images_are_read_once_and_none_is_lost(
             handed += 1
             yield image
 
-    found, whole = SAPatchCore(**auto).fit(once()), SAPatchCore(**auto).fit(good)
+    found = SAPatchCore(**auto).fit(once())
+    named = SAPatchCore(**{**auto, "temperature": found.settings.temperature}).fit(good)
     assert handed == len(good)
-    assert found.provenance[0] == whole.provenance[0] == tuple(f"image {i}" for i in range(len(good)))
-    assert np.array_equal(found.memory_bank, whole.memory_bank)
+    assert found.provenance[0] == named.provenance[0] == tuple(f"image {i}" for i in range(len(good)))
+    assert np.array_equal(found.memory_bank, named.memory_bank)
     assert found.settings.temperature == SAPatchCore(**auto).fit(good[:4]).settings.temperature
+    spread = good[[0, 2, 5, 7]]  # of a sequence; of an iterator the first
+    assert SAPatchCore(**auto).fit(good).settings.temperature == SAPatchCore(**auto).fit(spread).settings.temperature
+
+
+@pytest.mark.parametrize(("total", "last"), [(0, None), (1, 0), (64, 63), (65, 63), (1000, 984)])
+def test_examples_are_spread_over_a_sequence(total: int, last: int | None) -> None:
+    sources = [f"{number}.png" for number in range(total)]
+    examples, handed_on = examples_of(sources, 64)
+    numbers = [number for number, _ in examples]
+    assert [source for _, source in examples] == [sources[number] for number in numbers]
+    assert len(set(numbers)) == min(total, 64)
+    assert (numbers[-1] if numbers else None) == last
+    assert handed_on is sources
+    steps = np.diff(numbers)
+    assert not len(steps) or steps.max() - steps.min() <= 1
+
+
+def test_of_an_iterator_the_first_are_held_and_handed_on() -> None:
+    taken: list[int] = []
+    examples, handed_on = examples_of((str(taken.append(number) or number) for number in range(100)), 256)
+    assert len(taken) == 64
+    assert examples == [(number, str(number)) for number in range(64)]
+    assert list(handed_on) == [str(number) for number in range(100)]
+
+
+def test_an_example_that_cannot_be_read_has_its_number_among_all(
+    auto: dict[str, Any], good: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "EXAMPLES", 2)
+    images = [*good[:8]]
+    images[4] = np.zeros((4, 4, 7), np.uint8)
+    with pytest.raises(DataError, match="image 4"):
+        SAPatchCore(**auto).fit(images)
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])
 def test_batches_do_not_matter(auto: dict[str, Any], good: np.ndarray, size: int) -> None:
-    found, _ = with_temperature(Embedder(settings_from({**auto, "batch_size": size})), good)
+    found, _ = adapted(Embedder(settings_from({**auto, "batch_size": size})), good)
     assert found.settings.temperature == SAPatchCore(**auto).fit(good).settings.temperature
 
 
@@ -168,6 +202,33 @@ def test_layers_without_spread_or_beyond_all_bounds(
 
     embedder = Embedder(settings_from(auto))
     embedder._network = Made()  # type: ignore[assignment]
-    found, _ = with_temperature(embedder, [np.zeros((64, 64, 3), np.uint8)])
+    found, _ = adapted(embedder, [np.zeros((64, 64, 3), np.uint8)])
     assert found.settings.temperature == expected
     settings_from({"temperature": found.settings.temperature})
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ((100, 100), (64, 64)),
+        ((200, 100), (128, 64)),
+        ((100, 149), (64, 96)),
+        ((900, 100), (256, 64)),  # at most 4 times as long
+        ((101, 100), (64, 64)),
+    ],
+)
+def test_size_like_by_hand(image: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert size_like(np.zeros((*image, 3), np.uint8), 64) == expected
+
+
+def test_the_input_has_the_first_image_s_shape(small: dict[str, Any], tmp_path: Path) -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (6, 130, 64, 3), np.uint8)
+    detector = SAPatchCore(**{**small, "resize": (64, 64), "keep_aspect": True, "coreset_ratio": 0.1})
+    detector.fit(tall)
+    assert detector.settings.resize == (128, 64)
+    assert detector.bank.grid == (16, 8)
+    detector.save(tmp_path / "m.safetensors")
+    again = SAPatchCore.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(again.predict(tall[:2]).scores, detector.predict(tall[:2]).scores)
+    detector.fit(np.ascontiguousarray(tall[:, :64]))
+    assert detector.settings.resize == (64, 64), "another fit takes the shape anew"
