@@ -70,6 +70,8 @@ def test_read_only() -> None:
         ("neighbours", np.zeros((3, 4), np.int64), r"Result\.neighbours must be"),
         ("sizes", ((4, 4),), r"Result\.sizes must have 3 entries\. Got 1\."),
         ("paths", ("a",), r"Result\.scores must be \(1,\)"),
+        ("global_scores", np.zeros(2, np.float32), r"^Result\.global_scores must be \(3,\)\. Got \(2,\)\.$"),
+        ("global_patches", np.zeros((2, 4, 5), np.float32), r"^Result\.global_patches must be \(3, 4, 5\)"),
     ],
 )
 def test_parts_that_do_not_fit(name: str, value: Any, message: str) -> None:

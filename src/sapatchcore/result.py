@@ -74,6 +74,10 @@ class Result(Verdicts):
             value = getattr(self, name)
             if value.ndim != 3 or value.shape != grid or len(value) != n:
                 raise ValueError(f"Result.{name} must be ({n}, h, w) as the others. Got {value.shape}.")
+        for name, wanted in zip(_OF_GLOBAL, ((n,), grid), strict=True):
+            value = getattr(self, name)
+            if value is not None and value.shape != wanted:
+                raise ValueError(f"Result.{name} must be {wanted}. Got {value.shape}.")
         if len(self.sizes) != n:
             raise ValueError(f"Result.sizes must have {n} entries. Got {len(self.sizes)}.")
 
