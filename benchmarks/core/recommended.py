@@ -7,6 +7,7 @@ of each kind, lie above the threshold that promises a rate, and how many good on
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections import Counter
@@ -80,8 +81,9 @@ def run(dataset: Dataset, common: dict[str, Any]) -> dict[str, Any]:
         found["models"][name] = {
             "image_auroc": evaluation.image_auroc,
             "per_defect": dict(evaluation.per_defect_auroc),
-            "pixel_auroc": evaluation.pixel.auroc,
-            "aupro": evaluation.pixel.aupro,
+            # None where there is no ground truth
+            "pixel_auroc": None if math.isnan(evaluation.pixel.auroc) else evaluation.pixel.auroc,
+            "aupro": None if math.isnan(evaluation.pixel.aupro) else evaluation.pixel.aupro,
             "rates": [at_rate(result, labels, rate) for rate in RATES],
         }
     found["input"] = list(detector.settings.resize)
