@@ -210,8 +210,7 @@ def to_stored(
     backbone = embedder.network
     header: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
-        **({"requested": settings.requested} if settings.requested else {}),
-        **origin(settings.backbone, settings.weights),
+        **origin(settings),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm")},
         "layers": backbone.layers,
         "channels": backbone.channels,

@@ -34,9 +34,7 @@ from sapatchcore.embed.whitening import Moments, Whitening
 from sapatchcore.settings import Settings
 
 EXAMPLES = 64  # images that a temperature is taken from, and most that are kept of images that can be read only once
-WHITENED = (
-    256  # images of a sequence that a whitening is taken from: with 64, scores vary by a few percent with the choice
-)
+WHITENED = 256  # that a whitening is taken from: with 64, scores vary by a few percent with the choice of images
 LONGEST, MULTIPLE = 4, 32  # of the sides of an input in the images' shape
 _SMALLEST, _LARGEST = 1e-6, 1e6  # of a temperature: settings.py takes none beyond
 
@@ -67,11 +65,8 @@ def adapted(
             settings = settings.model_copy(update={"resize": size})
             found = Embedder(settings, embedder.network.weights)  # a transformer is built for its input's size
     if auto:
-        number = (
-            _typical_temperature(found, examples[:: -(-len(examples) // EXAMPLES) or 1])
-            if settings.attention == "self"
-            else 1.0
-        )
+        few = examples[:: max(1, -(-len(examples) // EXAMPLES))]
+        number = _typical_temperature(found, few) if settings.attention == "self" else 1.0
         found.settings = settings.resolved(temperature=number)
     if settings.metric == "whitened":
         found.whitening = _whitening(found, examples, folds)

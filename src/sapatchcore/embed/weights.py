@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 
 from sapatchcore.errors import MissingPackageError, WeightsError, install
+from sapatchcore.settings import Settings
 
 Weights = dict[str, torch.Tensor]
 
@@ -245,12 +246,12 @@ def _download(repository: str) -> Path:
     raise OSError(f"{repository} holds neither of {', '.join(_FILES)}")
 
 
-def origin(backbone: str, weights: str) -> dict[str, Any]:
-    """JSON-ready: of a network with packaged weights, whose these are; nothing of others. backbone, weights: of settings.py."""
-    packaged = PACKAGED.get(backbone)
-    if packaged is None:
-        return {}
-    found = {"architecture": packaged.architecture}
-    if weights == "pretrained":
-        found |= {"weights": packaged.package, "licence": packaged.licence}
-    return {"network": found}
+def origin(settings: Settings) -> dict[str, Any]:
+    """JSON-ready, what a file says beside its settings: what was asked of those that ``fit`` resolved; of a network with packaged
+    weights, whose these are."""
+    found: dict[str, Any] = {"requested": settings.requested} if settings.requested else {}
+    if (packaged := PACKAGED.get(settings.backbone)) is not None:
+        found["network"] = {"architecture": packaged.architecture}
+        if settings.weights == "pretrained":
+            found["network"] |= {"weights": packaged.package, "licence": packaged.licence}
+    return found
