@@ -241,7 +241,10 @@ def beside(runs: Runs) -> list[dict[str, Any]]:
                 "network": network,
                 "input": group[0]["input"],
                 "seeds": len(group),
-                "models": {name: [run["models"][name]["image_auroc"] for run in group] for name in group[0]["models"]},
+                "models": {
+                    name: [run["models"][name]["image_auroc"] for run in group if name in run["models"]]
+                    for name in max((run["models"] for run in group), key=len)
+                },
                 "kinds": {kind: [one["per_defect"][kind] for one in ours] for kind in ours[0]["per_defect"]},
                 "aupro": [one["aupro"] for one in ours if one["aupro"] is not None],
                 "rules": {name: [run["rules"][name] for run in group] for name in group[0]["rules"]},

@@ -43,8 +43,9 @@ EXACT = 199  # calibration images with which all of RATES are whole numbers of r
 TESTED = 42  # of the given images: as many as a category's own good test images, or so
 COUNTS = (20, 40, 80, 160, 240)
 LARGE, LARGE_RATIO = 160, 0.1  # training images and coreset ratio of a bank with ten times the rows
-SIDE = 96  # pixels: 144 patches an image
-MADE_SIDE = 128
+SIDE = 224  # pixels, as in the paper: 784 patches an image
+COUNT_SIDE = 96  # where training images are counted: 144 patches an image, and so many fits
+MADE_SIDE = 256
 
 Float32 = npt.NDArray[np.float32]
 
@@ -77,28 +78,33 @@ def main(arguments: list[str] | None = None) -> None:
     given = options.parse_args(arguments)
     exact, counts, large, quiet, parts = EXACT, COUNTS, LARGE, (30, 300, 3000), 1000
     if given.quick:
-        given.splits, given.streams, exact, counts, large, quiet, parts = 2, 4, 9, (10,), 10, (30,), 60
+        given.splits, given.streams, exact, counts, large, quiet, parts = 2, 4, 19, (10,), 10, (30,), 60
     torch.set_num_threads(1)
     record = Record("thresholds", QUESTION, given)
     record["rates"], record["counts"], record["sets"] = [], [], {}
     record["drift"] = drift_delays(given.streams, quiet, parts) | false_alarms(4 * given.streams, max(quiet))
 
-    settings = settings_from(
-        {"backbone": BUILTIN, "resize": SIDE, "crop": None, "batch_size": 32, "workers": 0, "device": "cpu"}
-    )
-    made = made_images(2 * exact + (12 if given.quick else 162))
-    measure(record, "made screws", Remembering(settings, made), [(exact, exact)], given.splits)
+    side, count_side = (64, 64) if given.quick else (SIDE, COUNT_SIDE)
+    made = made_images(2 * exact + (12 if given.quick else 42))
+    measure(record, "made screws", Remembering(seen_at(side), made), exact, exact, given.splits)
     if given.data is not None:
         dataset = open_dataset(given.data)
         good = [one.path for one in (*dataset.train, *dataset.test) if one.label == GOOD]
-        pool = Remembering(settings, good[:28] if given.quick else good)
-        tested = 6 if given.quick else TESTED
-        most, separate = len(pool.sizes) - tested, len(pool.sizes) - tested - exact
-        measure(record, given.data.name, pool, [(most, 0), (separate, exact)], given.splits)
+        good = good[:28] if given.quick else good
+        separate = len(good) - (6 if given.quick else TESTED) - exact
+        measure(record, given.data.name, Remembering(seen_at(side), good), exact, separate, given.splits)
+        settings = seen_at(count_side)
+        pool = Remembering(settings, good)
         for count in counts:
             by_count(record, given.data.name, pool, count, settings.coreset_ratio, max(2, given.splits // 2))
         by_count(record, given.data.name, pool, large, LARGE_RATIO, max(2, given.splits // 4))
     record.write(given.output)
+
+
+def seen_at(side: int) -> Settings:
+    return settings_from(
+        {"backbone": BUILTIN, "resize": side, "crop": None, "batch_size": 32, "workers": 0, "device": "cpu"}
+    )
 
 
 def made_images(count: int) -> list[npt.NDArray[np.uint8]]:
@@ -107,8 +113,8 @@ def made_images(count: int) -> list[npt.NDArray[np.uint8]]:
     return [scene.render(GOOD, MADE_SIDE, np.random.default_rng([0, number]))[0] for number in range(count)]
 
 
-def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[tuple[int, int]], splits: int) -> None:
-    """Rates of each of ``designs``, (images to learn from, images to calibrate with): cross-fitted, and separate if not 0."""
+def measure(record: Record, dataset: str, pool: Remembering, learned: int, calibrated: int, splits: int) -> None:
+    """Rates by cross-fitting over the images that are learned from, and by separate images to calibrate with."""
     settings, count = pool.settings, len(pool.sizes)
     record.content["results"]["sets"][dataset] = {
         "good_images": count,
@@ -121,24 +127,22 @@ def measure(record: Record, dataset: str, pool: Remembering, designs: Sequence[t
         "patches_an_image": pool.patches_an_image,
         "splits": splits,
     }
-    for learned, calibrated in designs:
-        begin = time.perf_counter()
-        found = list(split_again(pool, learned, settings.coreset_ratio, splits))
-        rows = []
-        for kind in ("image", "pixel"):
-            for rate in RATES:
-                about = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
-                crossed = [(of(one, kind), of(rest, kind)) for one, rest in found]
-                rows.append({**about, "calibration": CROSS_FITTED, **rate_of(crossed, rate)})
-                if calibrated:
-                    apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in crossed]
-                    rows.append({**about, "calibration": SEPARATE, **rate_of(apart, rate)})
-                    both = [(one, other) for (one, _), (other, _) in zip(crossed, apart, strict=True)]
-                    rows[-2]["over_separate_threshold"] = thresholds_ratio(both, rate)
-        record.content["results"]["rates"] += rows
-        print(f"\n{dataset}, {learned} to learn from: {time.perf_counter() - begin:.0f} s")
-        columns = ("threshold", "calibration", "promised", "calibrated", "tested", "realised", "standard_error")
-        table(columns, [[row.get(name, "not possible") for name in columns] for row in rows])
+    begin = time.perf_counter()
+    found = list(split_again(pool, learned, settings.coreset_ratio, splits))
+    rows = []
+    for kind in ("image", "pixel"):
+        for rate in RATES:
+            about = {"set": dataset, "threshold": kind, "promised": rate, "learned": learned}
+            crossed = [(of(one, kind), of(rest, kind)) for one, rest in found]
+            rows.append({**about, "calibration": CROSS_FITTED, **rate_of(crossed, rate)})
+            apart = [(rest[:calibrated], rest[calibrated:]) for _, rest in crossed]
+            rows.append({**about, "calibration": SEPARATE, **rate_of(apart, rate)})
+            both = [(one, other) for (one, _), (other, _) in zip(crossed, apart, strict=True)]
+            rows[-2]["over_separate_threshold"] = thresholds_ratio(both, rate)
+    record.content["results"]["rates"] += rows
+    print(f"\n{dataset}, {learned} to learn from: {time.perf_counter() - begin:.0f} s")
+    columns = ("threshold", "calibration", "promised", "calibrated", "tested", "realised", "standard_error")
+    table(columns, [[row.get(name, "not possible") for name in columns] for row in rows])
 
 
 def by_count(record: Record, dataset: str, pool: Remembering, learned: int, ratio: float, splits: int) -> None:
@@ -151,6 +155,7 @@ def by_count(record: Record, dataset: str, pool: Remembering, learned: int, rati
             "threshold": kind,
             "learned": learned,
             "coreset_ratio": ratio,
+            "resize": pool.settings.resize,
             "promised": COUNT_RATE,
             "rows_an_image": max(1, int(ratio * learned * pool.patches_an_image)) / learned,
             **rate_of(pairs, COUNT_RATE),
