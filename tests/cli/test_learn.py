@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from command import run
+from conftest import write_images
 from made_screws import SMALL
+
+from sapatchcore import SAPatchCore
 
 
 def test_fit_says_what_it_kept(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +115,33 @@ def test_fit_and_info_say_what_a_crop_leaves_out(
     assert "not inspected" not in capsys.readouterr().out
     assert run("info", str(model)) == 0
     assert "not_inspected        nothing: no crop" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("ray", [False, True])
+def test_what_is_left_out_is_told_of_the_size_that_images_are_resized_to(
+    ray: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the requested one, where `keep_aspect` takes the images' shape."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
+    folder, path = write_images(tmp_path / "good", images), tmp_path / "m.safetensors"
+    options = ["--resize", "64", "--keep-aspect", "true", "--crop", "64x48", "--backbone", "builtin"]
+    if ray:
+        pytest.importorskip("ray")
+
+        def alone(data: str, output: Path, options: dict[str, Any], **_: object) -> dict[str, Any]:
+            detector = SAPatchCore(**options).fit(data)
+            detector.save(output)
+            counts = {"training_images": 3, "bank": list(detector.memory_bank.shape), "calibration_images": 3}
+            return {**counts, "resize": detector.settings.resize}
+
+        monkeypatch.setattr("sapatchcore.scale.fit.fit", alone)
+        options += ["--ray", "local"]
+    assert run("fit", str(folder), "-o", str(path), *options) == 0
+    line = "50% of each image, its border, is not inspected: crop 64x48 of 64x96. Use --crop none to inspect all of it."
+    assert line in capsys.readouterr().out.splitlines()
+    assert run("fit", str(folder), "-o", str(path), *options, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["not_inspected"] == 0.5
+    assert "resize" not in printed
+    assert run("info", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["not_inspected"] == 0.5

@@ -20,7 +20,9 @@ from sapatchcore.model_file import read_model
 from sapatchcore.scale import fit as module
 from sapatchcore.scale.fit import TrainingListing, fit
 
-OPTIONS: dict[str, Any] = {**LIGHT, "coreset_ratio": 0.05, "global_part": "pooled"}
+# The images, which are 64×64, make that of the size.
+SHAPE: dict[str, Any] = {"resize": (64, 96), "keep_aspect": True}
+OPTIONS: dict[str, Any] = {**LIGHT, **SHAPE, "coreset_ratio": 0.05, "global_part": "pooled"}
 
 
 def lose_a_worker() -> None:
@@ -65,6 +67,7 @@ def test_the_file_is_that_of_one_machine_whatever_is_lost(
         "bank": list(alone.memory_bank.shape),
         "calibration_images": 12,
         "covering_radius": pytest.approx(alone.covering_radius, rel=1e-4),
+        "resize": (64, 64),
     }
     for name in ("scores", "local", "context", "peaks", "grids"):
         np.testing.assert_allclose(

@@ -90,15 +90,16 @@ def fit(
                 include_thumbnails=include_thumbnails,
                 progress=progress,
             )
+            used = checked.model_copy(update={"resize": found.pop("resize")})
             summary = {"model": str(output), **found, "bytes": output.stat().st_size}
         else:
             detector = _fitted(data, layout, calibrate, options, progress)
             detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
-            summary = _summary(detector, output)
-        summary["not_inspected"] = checked.not_inspected
+            used, summary = detector.settings, _summary(detector, output)
+        summary["not_inspected"] = used.not_inspected  # as images are resized, which `keep_aspect` says last
         tracker.figures({"fit": summary})
     _say(summary, json_output, "learned from")
-    if not json_output and (line := border_line(checked)):
+    if not json_output and (line := border_line(used)):
         typer.echo(line)
 
 

@@ -45,7 +45,8 @@ def fit(
     include_thumbnails: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Learn from good images on a Ray cluster and write a model file. Returns how many images and patches it has.
+    """Learn from good images on a Ray cluster and write a model file. Returns how many images and patches it has, and the size,
+    (h, w), to which it resizes images.
 
     Args:
         data: a folder as of SAPatchCore.fit that every machine sees under this name, or an address (s3://…, gs://…) of images.

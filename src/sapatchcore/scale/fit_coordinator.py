@@ -135,6 +135,7 @@ class FitCoordinator:
             "bank": list(made.rows.shape),
             "calibration_images": 0 if calibration is None else len(calibration),
             "covering_radius": bank.radius,
+            "resize": self._embedder.settings.resize,
         }
 
     def _in_order(self, parts: Sequence[Float32]) -> Float32:
