@@ -18,9 +18,10 @@ Written by `python docs/generate_settings.py`; a test compares the two.
 
 TAIL = """
 `device`, `precision`, `batch_size`, `workers`, `search`, `weights`, `image_score` and `neighbors` may differ when a model file is
-loaded; everything else is part of what was learned. `workers` changes no score; `batch_size`, `device` and the exact kinds of
-`search` may change the last digits, since sums are then taken in another order; `precision` and `search` faiss change more than
-that.
+loaded; everything else is part of what was learned. For another `image_score` the calibration is taken anew from the kept patch
+scores; for `reweighted`, which does not follow from them, and for other `neighbors` of it, there is none until
+`detector.calibrate`. `workers` changes no score; `batch_size`, `device` and the exact kinds of `search` may change the last
+digits, since sums are then taken in another order; `precision` and `search` faiss change more than that.
 """
 
 

@@ -419,12 +419,12 @@ def test_no_calibration_comes_back_as_none(good: np.ndarray, small: dict[str, An
     [
         ({}, True),
         ({"batch_size": 3, "workers": 0}, True),
-        ({"image_score": "max"}, False),
+        ({"image_score": "max"}, True),
         ({"neighbors": 5}, False),
         ({"image_score": "reweighted", "neighbors": 9}, True),
     ],
 )
-def test_other_image_scores_leave_a_model_without_calibration(
+def test_other_reweighted_scores_leave_a_model_without_calibration(
     options: dict[str, Any], kept: bool, good: np.ndarray, small: dict[str, Any], tmp_path: Path
 ) -> None:
     SAPatchCore(**small, coreset_ratio=0.1, image_score="reweighted").fit(good[:4]).save(tmp_path / "m")

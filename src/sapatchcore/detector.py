@@ -172,7 +172,7 @@ class SAPatchCore(Updatable):
         """The detector that ``save`` wrote.
 
         options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers``, ``search`` and ``weights`` may differ
-        on this machine, ``image_score`` and ``neighbors`` too, which leaves it without calibration; no others.
+        on this machine, ``image_score`` and ``neighbors`` too (for "reweighted" calibrate it then); no others.
 
         Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
         out of it, are others now. SettingsError: another option is named. MissingPackageError: search "faiss" without FAISS.

@@ -31,7 +31,8 @@ from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.weights import PACKAGED, Weights, digest, origin
 from sapatchcore.embed.whitening import Whitening
 from sapatchcore.errors import ModelFileError, SettingsError
-from sapatchcore.learning.calibrate import (
+from sapatchcore.learning.calibrate import with_image_score
+from sapatchcore.learning.calibration_file import (
     CALIBRATION_NAMES,
     calibration_from,
     calibration_header,
@@ -254,8 +255,7 @@ def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, E
 
 
 def _restored(path: Path, stored: Stored, settings: Settings, embedder: Embedder) -> tuple[Bank, Calibration | None]:
-    """The bank, its rows on the network's device, and the calibration, None where ``settings`` score otherwise than it was
-    taken; ``embedder`` gets its whitening.
+    """The bank, its rows on the network's device, and the calibration, as ``settings`` score; ``embedder`` gets its whitening.
 
     Raises ModelFileError where the file's parts do not fit together: its checksum has no key, so anybody can write one that
     fits whatever the file holds.
@@ -273,7 +273,8 @@ def _restored(path: Path, stored: Stored, settings: Settings, embedder: Embedder
         for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
             if int(numbers.min()) < 0 or int(numbers.max()) >= most:
                 raise ValueError("a row that came from no image")
-        return bank, calibration_from(stored.header["calibration"], stored.more, training, settings)
+        calibration = calibration_from(stored.header["calibration"], stored.more, training, settings)
+        return with_image_score(bank, calibration, settings, stored.header["settings"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelFileError(

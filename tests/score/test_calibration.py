@@ -239,7 +239,17 @@ def test_other_neighbours_make_other_reweighted_scores(good: UInt8, small: dict[
     detector.save(tmp_path / "model.safetensors")
     same(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu").calibration, detector.calibration)
     has_none(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu", neighbors=4), good)
-    has_none(SAPatchCore.load(tmp_path / "model.safetensors", device="cpu", image_score="max"), good)
+
+
+@pytest.mark.parametrize("fitted_with", ["max", "reweighted", "smoothed"])
+@pytest.mark.parametrize("asked", ["max", "smoothed"])
+def test_another_image_score_is_calibrated_as_by_a_fit_with_it(
+    fitted_with: str, asked: str, good: UInt8, small: dict[str, Any], tmp_path: Path
+) -> None:
+    options = {**small, "coreset_ratio": 0.1}
+    SAPatchCore(**options, image_score=fitted_with).fit(good).save(tmp_path / "model.safetensors")
+    loaded = SAPatchCore.load(tmp_path / "model.safetensors", device="cpu", image_score=asked)
+    same(loaded.calibration, SAPatchCore(**options, image_score=asked).fit(good).calibration)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How good images score: the calibration, taken when a bank is chosen, taken anew when it changes, kept in the model file."""
+"""How good images score: the calibration, taken when a bank is chosen, taken anew when it changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sapatchcore.data.packed import Sizes, Texts
-from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.whitening import ready
@@ -21,13 +19,12 @@ from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import choose
 from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.spill import Spill, bank_of
-from sapatchcore.memory.training import TrainingImage, TrainingImages, files_from_tensors, files_to_tensors
+from sapatchcore.memory.training import TrainingImage
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
-    ARRAYS,
     CROSS_FITTED,
-    GLOBAL_ARRAYS,
+    REWEIGHTED,
     SEPARATE,
     Calibration,
     Float32,
@@ -37,13 +34,10 @@ from sapatchcore.score.calibration import (
     subset,
     with_scores,
 )
-from sapatchcore.score.fusion import fused, scales_of
+from sapatchcore.score.fusion import fused, image_scores, scales_of
 from sapatchcore.settings import Settings
 
 FOLDS = 5
-CALIBRATION_NAMES, _CALIBRATION_SIZES = "calibration.name", "calibration.sizes"  # tensors of the model file
-# Of Calibration's arrays, those of whole numbers: 32 bits in the file, which no bank exceeds.
-_WHOLE = ("images", "rows")
 
 
 def separate(bank: Bank, embedder: Embedder, sources: Sources, progress: Progress | None) -> Calibration:
@@ -141,9 +135,9 @@ def in_order(folds: Sequence[Calibration]) -> Calibration:
 
 
 def with_scales(bank: Bank, calibration: Calibration | None) -> tuple[Bank, Calibration | None]:
-    """The bank of a fit with what brings its global part to the patches' scale, where it has one, and the calibration fused."""
+    """The bank with what brings its global part to the patches' scale, where that lacks it, and the calibration fused."""
     calibration = with_global_scores(calibration, bank.global_part)
-    if bank.global_part is None or calibration is None:
+    if bank.global_part is None or bank.global_part.scales is not None or calibration is None:
         return bank, calibration
     assert calibration.largest is not None
     assert calibration.global_scores is not None
@@ -154,8 +148,10 @@ def with_scales(bank: Bank, calibration: Calibration | None) -> tuple[Bank, Cali
 def with_global_scores(calibration: Calibration | None, part: GlobalPart | None) -> Calibration | None:
     """``calibration`` with the training images' global scores cross-fitted anew: the statistics of all are at hand, so that takes
     a moment. Separate images keep theirs."""
-    if calibration is None or part is None or calibration.source == SEPARATE:
+    if calibration is None or part is None:
         return calibration
+    if calibration.source == SEPARATE:
+        return fused_anew(calibration, part)
     scores = part.cross_fitted(folds_of(len(part.rows))).float().numpy()[calibration.images]
     largest = calibration.scores if calibration.largest is None else calibration.largest
     return fused_anew(replace(calibration, largest=largest, global_scores=scores), part)
@@ -166,6 +162,26 @@ def fused_anew(calibration: Calibration, part: GlobalPart) -> Calibration:
     if part.scales is None or calibration.largest is None or calibration.global_scores is None:
         return calibration
     return replace(calibration, scores=fused(calibration.largest, calibration.global_scores, part.scales))
+
+
+def with_image_score(
+    bank: Bank, calibration: Calibration | None, settings: Settings, fitted: Mapping[str, Any]
+) -> tuple[Bank, Calibration | None]:
+    """What a model file holds, for the image scores of ``settings``.
+
+    fitted: the settings in the file. With other image scores, what was taken from the first is taken anew of the kept patch
+    scores; "reweighted" does not follow from these, and leaves no calibration and no scales.
+    """
+    reweighted = settings.image_score == REWEIGHTED
+    if settings.image_score == fitted["image_score"] and (not reweighted or settings.neighbors == fitted["neighbors"]):
+        return bank, calibration
+    if bank.global_part is not None:
+        bank = replace(bank, global_part=replace(bank.global_part, scales=None))
+    if calibration is None or reweighted:
+        return bank, None
+    scores = image_scores(calibration.grids, settings.image_score)
+    calibration = replace(calibration, scores=scores, image_score=settings.image_score, neighbors=settings.neighbors)
+    return with_scales(bank, calibration if calibration.largest is None else replace(calibration, largest=scores))
 
 
 def rescored(
@@ -216,74 +232,3 @@ def as_calibration(
         attention=settings.attention,
         **of_global,
     )
-
-
-def calibration_header(calibration: Calibration | None) -> dict[str, Any] | None:
-    """What the model file's header says of the calibration, JSON-ready."""
-    if calibration is None:
-        return None
-    return {
-        "source": calibration.source,
-        "image_score": calibration.image_score,
-        "neighbors": calibration.neighbors,
-    }
-
-
-def calibration_tensors(calibration: Calibration | None) -> dict[str, torch.Tensor]:
-    """The calibration's arrays by their names in the model file; none where there is no calibration."""
-    if calibration is None:
-        return {}
-    arrays = {name: torch.from_numpy(getattr(calibration, name)) for name in calibration.array_names}
-    arrays |= {name: arrays[name].to(torch.int32) for name in _WHOLE}
-    tensors = {f"calibration.{name}": value for name, value in arrays.items()}
-    if calibration.source != SEPARATE:  # training images: their names and sizes are in the file
-        return tensors
-    names, sizes = Texts.of(calibration.names), Sizes.of(calibration.sizes)
-    return {
-        **tensors,
-        **files_to_tensors(CALIBRATION_NAMES, names.files),
-        _CALIBRATION_SIZES: torch.from_numpy(sizes.array),
-    }
-
-
-def calibration_from(
-    header: dict[str, Any] | None, tensors: Mapping[str, torch.Tensor], training: TrainingImages, settings: Settings
-) -> Calibration | None:
-    """The calibration in a model file; None where it holds none, or one that ``settings`` score otherwise than.
-
-    header, tensors: as of ``calibration_header`` and ``calibration_tensors``. Raises KeyError, ValueError, TypeError where they
-    do not fit together.
-    """
-    if header is None or header["image_score"] != settings.image_score:
-        return None
-    if settings.image_score == "reweighted" and header["neighbors"] != settings.neighbors:
-        return None
-    names_there = ARRAYS if settings.global_part == "none" else (*ARRAYS, *GLOBAL_ARRAYS)
-    arrays: dict[str, Any] = {name: tensors[f"calibration.{name}"].numpy() for name in names_there}
-    arrays |= {name: arrays[name].astype(np.int64) for name in _WHOLE}
-    names, sizes = _calibration_images(tensors, header["source"], arrays["images"], training)
-    return Calibration(
-        source=header["source"],
-        names=names,
-        sizes=sizes,
-        image_score=header["image_score"],
-        neighbors=header["neighbors"],
-        attention=settings.attention,
-        **arrays,
-    )
-
-
-def _calibration_images(
-    tensors: Mapping[str, torch.Tensor], source: str, images: npt.NDArray[Any], training: TrainingImages
-) -> tuple[Sequence[str], Sequence[Size]]:
-    """Names and sizes of the images of a calibration; images: the number of each among the training images."""
-    if source == SEPARATE:
-        names, sizes = Texts(files_from_tensors(CALIBRATION_NAMES, tensors)), Sizes(tensors[_CALIBRATION_SIZES].numpy())
-        names.check()
-        sizes.check()
-        return names, sizes
-    if len(images) and int(images.min()) < 0:
-        raise ValueError("scores of an image that was not learned from")
-    if np.array_equal(images, np.arange(len(training))):
-        return training.names, training.sizes
-    return tuple(training.names[i] for i in images), tuple(training.sizes[i] for i in images)

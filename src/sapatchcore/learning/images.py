@@ -17,7 +17,7 @@ from sapatchcore.data.sources import Images, Progress, Sources, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import DataError
-from sapatchcore.learning.calibrate import as_calibration, rescored, separate, with_global_scores
+from sapatchcore.learning.calibrate import as_calibration, rescored, separate, with_global_scores, with_scales
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import projection_of
 from sapatchcore.memory.growth import Growth, fewest_left, without_image
@@ -39,6 +39,7 @@ from sapatchcore.score.calibration import (
     subset,
     upper_bounds,
 )
+from sapatchcore.score.fusion import image_scores
 from sapatchcore.settings import Settings
 
 Float32 = npt.NDArray[np.float32]
@@ -97,7 +98,8 @@ class Updatable(Calibrated):
 
     def calibrate(self, images: Images, progress: Progress | None = None) -> Self:
         """Score good images that were not learned from; the thresholds then rest on them. As fit's ``calibrate``."""
-        self._calibration = separate(self.bank, self.embedder, as_sources(images, all_images), progress)
+        calibration = separate(self.bank, self.embedder, as_sources(images, all_images), progress)
+        self._bank, self._calibration = with_scales(self.bank, calibration)
         return self
 
     def update(
@@ -182,11 +184,11 @@ def add_images(
         numbers = np.arange(len(bank.training), len(grown.training))
         new = as_calibration(gather_result(scored, settings), source, numbers, settings, bank)
         whole = new if calibration is None else concatenated(calibration, new)
-        return grown, with_global_scores(whole, grown.global_part)
+        return with_scales(grown, whole)
     if calibration is not None:
         before = range(len(calibration)) if rescore else ()
         calibration = rescored(upper_bounds(calibration), before, grown, embedder, progress)
-    return grown, calibration
+    return grown, with_global_scores(calibration, grown.global_part)
 
 
 def remove_image(
@@ -232,7 +234,7 @@ def _raised(
         rows[touched] = images[touched.nonzero()[0]]
     calibration = replace(calibration, images=images, rows=rows)
     for i in np.flatnonzero(touched.any((1, 2))).tolist():
-        where, before_max = touched[i], float(calibration.grids[i].max())
+        where, before_raised = touched[i], image_scores(calibration.grids[i : i + 1], calibration.image_score)
         if crossed:
             calibration.grids[i][where] += after.radius + after.loosened
         else:
@@ -242,8 +244,8 @@ def _raised(
             calibration.rows[i][where] = found[:, 0].cpu().numpy()[patch]
             calibration.grids[i][where] += farther[:, 0].cpu().numpy()[patch]
         own = calibration.scores if calibration.largest is None else calibration.largest
-        own[i] = calibration.grids[i].max()
-        growth = float(own[i]) / max(before_max, 1e-12)
+        own[i] = image_scores(calibration.grids[i : i + 1], calibration.image_score)[0]
+        growth = float(own[i]) / max(float(before_raised[0]), 1e-12)
         for part in (calibration.local, calibration.context):  # no bounds, but levels: both grow alike
             part[i] *= growth
         calibration.peaks[i] = largest_values(

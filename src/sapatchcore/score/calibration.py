@@ -37,9 +37,9 @@ REWEIGHTED = "reweighted"
 ARRAYS = ("images", "scores", "local", "context", "peaks", "grids", "rows")
 GLOBAL_ARRAYS = ("largest", "global_scores")
 NO_CALIBRATION = (
-    "There are no scores of good images to measure against: the model was fitted on one image, or loaded with another "
-    "image_score or neighbors than it was fitted with. Calibrate it with good images: `detector.calibrate(images)`, or "
-    "`sapatchcore fit` with --calibrate."
+    "There are no scores of good images to measure against: the model was fitted on one image, or loaded with image_score "
+    "reweighted where it was fitted with another, or with other neighbors. Calibrate it with good images: "
+    "`detector.calibrate(images)`, or `sapatchcore fit` with --calibrate."
 )
 
 

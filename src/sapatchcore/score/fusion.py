@@ -49,6 +49,12 @@ def smoothed(grids: Float32) -> Float32:
     return total / count
 
 
+def image_scores(grids: Float32, image_score: str) -> Float32:
+    """(n,) float32: the image score "smoothed" of patch scores (n, h, w), or else "max", which "reweighted" never exceeds."""
+    largest: Float32 = (smoothed(grids) if image_score == "smoothed" else grids).max((1, 2))
+    return largest
+
+
 def smoothed_scores(whole: Float32, local: Float32, context: Float32) -> tuple[Float32, Float32, Float32]:
     """The image score "smoothed" and its local and context part, (n,) float32 each, of patch scores and parts (n, h, w)."""
     n = len(whole)
