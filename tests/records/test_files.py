@@ -32,13 +32,13 @@ def filled(records: Records) -> Records:
         [inspection(file_name=name, image=b"x" if i % 2 else None) for i, name in enumerate([*NAMES, *FORMULAS])]
     )
     records.add([inspection(p_value=None, threshold=None, false_reject=None, verdict=None, score=0.1 + 0.2)])
-    records.add([inspection(verdict="reject", kind="both", p_value=5e-324, score=1e300)])
+    records.add([inspection(verdict="reject", kind="both", p_value=5e-324, score=1e300, notes="Darker.\nNarrower.")])
     records.feedback(found[0].number, "defect", "=note", "-by")
     return records
 
 
 def rows_of(records: Records, asked: Filter = Filter(limit=10**6)) -> list[dict[str, Any]]:  # noqa: B008
-    return [record.to_dict() for record in records.find(asked)[::-1]]
+    return [{**record.to_dict(), "notes": record.notes} for record in records.find(asked)[::-1]]
 
 
 def test_csv_holds_every_value(filled: Records, tmp_path: Path) -> None:
@@ -64,6 +64,7 @@ def test_csv_holds_every_value(filled: Records, tmp_path: Path) -> None:
     escaped = {row["file_name"] for row in found if row["file_name"].startswith("'")}
     assert escaped == {"'" + name for name in FORMULAS}
     assert (found[0]["feedback_note"], found[0]["feedback_by"]) == ("'=note", "'-by")
+    assert (found[0]["notes"], found[-1]["notes"]) == ("", "Darker.\nNarrower.")
 
 
 def test_parquet_holds_every_value_with_its_type(filled: Records, tmp_path: Path) -> None:

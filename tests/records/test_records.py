@@ -117,6 +117,7 @@ def test_a_record_comes_back_as_it_was_given(records: Records) -> None:
     assert records.image(1) == (PNG, "image/png")
     assert record.to_dict()["time"] == "2026-03-01T12:00:00.000000Z"
     assert {"record": 1, "has_image": True, "feedback_time": None}.items() <= record.to_dict().items()
+    assert record.to_dict()["notes"] == ["It is smaller.", "It is darker."]
 
 
 def test_whole_numbers_stay_floats(records: Records) -> None:

@@ -112,7 +112,7 @@ def test_the_global_part_is_in_the_answer_and_in_the_record(
     for i, (one, record) in enumerate(zip(found["results"], records, strict=True)):
         assert one["global_score"] == record["global_score"] == pytest.approx(float(result.global_scores[i]), rel=1e-5)
         assert one["global_ratio"] == pytest.approx(result.verdicts(0.2)[i].global_ratio, rel=1e-5)
-        assert (record["notes"] or "").splitlines() == one["notes"] == list(result.notes[i])
+        assert record["notes"] == one["notes"] == list(result.notes[i])
         shares = np.maximum(result.global_maps[i], 0)
         scale = one["maps"]["global_scale"]
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["maps"]["global_part"]))))

@@ -49,7 +49,7 @@ def write_csv(file: BinaryIO, records: Iterable[list[Record]]) -> int:
     count = 0
     for batch in records:
         for record in batch:
-            values = record.to_dict()
+            values = {**record.to_dict(), "notes": record.notes}  # a text here, a sentence a line
             writer.writerow([_cell(values[name]) for name in NAMES])
         count += len(batch)
         _move(text, file)

@@ -96,8 +96,7 @@ class NewRecord(InspectionValues):
         image, media_type: the image's bytes where they are kept, and what they are ("image/png").
         source: who handed the image in. watched: the file's state; kept with the record, so that it is inspected once.
 
-    Raises:
-        ValueError: a value that no inspection gives (a defect of the caller's code).
+    Raises ValueError for a value that no inspection gives (a defect of the caller's code).
     """
 
     image: bytes | None = None
@@ -139,8 +138,9 @@ class Record(InspectionValues, _Numbered):
     source: Source
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the number as "record", times as "2026-03-01T12:00:00.000000Z"."""
-        values = {**asdict(self), "time": as_text(self.time), "feedback_time": as_text(self.feedback_time)}
+        """For JSON: the number as "record", times as "2026-03-01T12:00:00.000000Z", notes as a list of sentences."""
+        times = {"time": as_text(self.time), "feedback_time": as_text(self.feedback_time)}
+        values = {**asdict(self), **times, "notes": (self.notes or "").splitlines()}
         return {EXPORTED_NAMES.get(name, name): value for name, value in values.items()}
 
 

@@ -93,7 +93,7 @@ def _in_utc(time: datetime | None) -> datetime | None:
 
 def seen(record: Record) -> RecordSeen:
     """A record as it is answered."""
-    return RecordSeen(**vars(record), record=record.number)
+    return RecordSeen(**record.to_dict())
 
 
 @router.post(

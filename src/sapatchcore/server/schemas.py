@@ -131,6 +131,8 @@ _RecordFields: Any = create_model(
 class RecordSeen(_RecordFields):  # type: ignore[misc]  # the fields of Record, which mypy cannot follow
     """One inspection as it was recorded."""
 
+    notes: list[str] = Field(description="As of the inspection's answer.")
+
 
 class RecordsSeen(BaseModel):
     """Newest first. next: ``before`` of the page that follows, null where there is none."""

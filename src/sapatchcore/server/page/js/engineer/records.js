@@ -76,7 +76,7 @@ function recordBody(record, judge) {
     <div>
       <p class="fs-4">${verdictTag(record.verdict)}</p>
       <p>${record.p_value === null ? nothing : pSentence(record.p_value, null)} ${record.kind ? reasonSentence(record) : nothing}</p>
-      ${record.notes ? html`<p class="unlike" data-notes><b>⚠ ${t("unlike")}</b> ${record.notes}</p>` : nothing}
+      ${record.notes.length ? html`<p class="unlike" data-notes><b>⚠ ${t("unlike")}</b> ${record.notes.join(" ")}</p>` : nothing}
       <dl>${rows.map(([name, value]) => html`<div><dt>${t(name)}</dt><dd class=${name.endsWith("-hash") ? "hash" : ""}>${value}</dd></div>`)}</dl>
       ${record.feedback ? html`<p>${feedbackTag(record.feedback)} ${record.feedback_by ?? ""} ${record.feedback_time ? when(record.feedback_time) : ""}
         ${record.feedback_note ? html`<br>“${record.feedback_note}”` : nothing}</p>` : nothing}
