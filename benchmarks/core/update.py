@@ -1,10 +1,14 @@
-"""Learning on: is half the images and an update with the rest as good as all at once? And is a forgotten image gone?
+"""Learning on: is half the images and an update with the rest as good as all at once? What do five more good parts change?
+And is a forgotten image gone?
 
-The first half: drawn at random, and the first by name. Of every seed, fit on all goes right before both.
+The first half: drawn at random, and the first by name. Of every seed, fit on all goes right before both. Five more: any, and
+those with the highest scores, which an operator is asked about; of both models, the verdicts on all other good images, before
+and after at the same promised rate.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 import tempfile
@@ -14,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.core.method import subset
 from benchmarks.measure import Record, parser, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset, Sample
-from sapatchcore.score.threshold import possible_rate
+from sapatchcore.score.threshold import FALSE_REJECT, possible_rate
 from sapatchcore.synth.write import find_scene, write_dataset
 from sapatchcore.verify.evaluate import evaluate
 from sapatchcore.verify.metrics import auroc
@@ -28,21 +33,24 @@ from sapatchcore.verify.metrics import auroc
 QUESTION = "fit on half and update with the rest, against fit on all; forget an image, against fit without it"
 RATES = (0.05, 0.1)
 SPLITS = ("random", "first")  # which images are learned first
+FIVE = ("random", "highest")  # which five good parts are learned
 STAGES = ("with", "forgotten", "never")  # of a bad image among the training images
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser("update", QUESTION)
     options.add_argument("--coreset-ratios", default="0.01", help="(default: %(default)s)")
-    options.add_argument("--seeds", default="0,1,2", help="(default: %(default)s)")
+    options.add_argument("--seeds", default="0,1,2", help="of halves (default: %(default)s)")
+    options.add_argument("--five-seeds", default="0,1,2", help="of five more parts (default: %(default)s)")
     options.add_argument(
         "--forget-seeds", default="0,1,2", help="each with another kind of defect (default: %(default)s)"
     )
     given = options.parse_args(arguments)
     if given.quick:
-        given.seeds, given.forget_seeds = "0", "0"
+        given.seeds = given.five_seeds = given.forget_seeds = "0"
     record = Record("update", QUESTION, given)
     runs: list[dict[str, Any]] = []
+    five: list[dict[str, Any]] = []
     forgotten: list[dict[str, Any]] = []
     ratios = [float(ratio) for ratio in given.coreset_ratios.split(",")]
     with tempfile.TemporaryDirectory() as folder:
@@ -50,18 +58,28 @@ def main(arguments: list[str] | None = None) -> None:
         if given.quick:
             dataset = subset(dataset)
         record["dataset"] = dataset.name
-        record["runs"], record["forget"] = runs, forgotten
+        record["runs"], record["five"], record["forget"] = runs, five, forgotten
         for ratio in ratios:
-            for seed in map(int, given.seeds.split(",")):
+            for seed in seeds_of(given.seeds):
                 runs += runs_of(dataset, ratio, seed)
                 record.write(given.output)  # a run that is cut off keeps what it has
             of_ratio = [run for run in runs if run["coreset_ratio"] == ratio]
-            record[f"time {ratio:g}"] = times(of_ratio)
-        for seed in (int(seed) for seed in given.forget_seeds.split(",") if seed):
+            if of_ratio:
+                record[f"time {ratio:g}"] = times(of_ratio)
+        for seed in seeds_of(given.five_seeds):
+            for preset in ("paper", "recommended"):
+                five += learn_five(dataset, preset, ratios[0], seed)
+                record.write(given.output)
+        for seed in seeds_of(given.forget_seeds):
             forgotten.append(forget(dataset, ratios[0], seed, Path(folder) / f"bad {seed}"))
             record.write(given.output)
-    tables(runs, forgotten)
+    tables(runs, five, forgotten)
     record.write(given.output)
+
+
+def seeds_of(text: str) -> list[int]:
+    """None of "", which leaves a part out."""
+    return [int(seed) for seed in text.split(",") if seed]
 
 
 def made_dataset(out: Path, quick: bool) -> Dataset:
@@ -132,6 +150,50 @@ def figures(fitted: SAPatchCore, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def learn_five(dataset: Dataset, preset: str, ratio: float, seed: int) -> list[dict[str, Any]]:
+    """Half of the images are learned, then five of the other good ones: what becomes of the verdicts on all that are left."""
+    paths = [sample.path for sample in dataset.train]
+    order = [paths[number] for number in np.random.default_rng(seed).permutation(len(paths))]
+    others = order[len(order) // 2 :] + [sample.path for sample in dataset.test if sample.is_good]
+    learner = SAPatchCore(backbone="builtin", preset=preset, coreset_ratio=ratio, seed=seed)
+    before = learner.fit(order[: len(order) // 2]).predict(others).scores
+    rates = {f"{rate:g}": possible_rate(len(learner.calibration), rate) for rate in (FALSE_REJECT, *RATES)}
+    found = []
+    for which in FIVE:
+        chosen = before.argsort()[-5:] if which == "highest" else np.arange(5)  # others are in a random order
+        left = np.setdiff1d(np.arange(len(others)), chosen)
+        updated = copy.copy(learner).update([others[i] for i in chosen])
+        after = updated.predict([others[i] for i in left]).scores
+        verdicts = {
+            name: flips(before[left] > learner.threshold(rate), after > updated.threshold(rate))
+            for name, rate in rates.items()
+        }
+        found.append(
+            {
+                "preset": preset,
+                "coreset_ratio": ratio,
+                "seed": seed,
+                "learned_first": len(order) // 2,
+                "learned": which,
+                "rows_added": len(updated.memory_bank) - len(learner.memory_bank),
+                "judged": len(left),
+                "rates": {name: {"rate": rates[name], **counts} for name, counts in verdicts.items()},
+            }
+        )
+        print(f"five {which}, {preset}, seed {seed}: {verdicts}", flush=True)
+    return found
+
+
+def flips(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Of images that were rejected or not, before and after."""
+    return {
+        "accepted": int((~before).sum()),
+        "then_rejected": int((~before & after).sum()),
+        "rejected": int(before.sum()),
+        "then_accepted": int((before & ~after).sum()),
+    }
+
+
 def timed(work: Callable[[], SAPatchCore]) -> tuple[SAPatchCore, float]:
     begin = time.perf_counter()
     done = work()
@@ -190,7 +252,7 @@ def told_apart(fitted: SAPatchCore, others: Sequence[Sample], bad: Sample) -> di
     }
 
 
-def tables(runs: Sequence[dict[str, Any]], forgotten: Sequence[dict[str, Any]]) -> None:
+def tables(runs: Sequence[dict[str, Any]], five: Sequence[dict[str, Any]], forgotten: Sequence[dict[str, Any]]) -> None:
     print()
     table(
         ("ratio", "seed", "first half", "half", "updated", "all", "updated − all", "rows", "added", "all", "time"),
@@ -208,6 +270,15 @@ def tables(runs: Sequence[dict[str, Any]], forgotten: Sequence[dict[str, Any]]) 
     for ratio in sorted({run["coreset_ratio"] for run in runs}):
         of_ratio = [run for run in runs if run["coreset_ratio"] == ratio]
         print(f"update / fit on all at {ratio:g}: {shown(times(of_ratio)['update_to_fit_all'])}")
+    print()
+    table(
+        ("five", "preset", "seed", "judged", "rate", "accepted", "then rejected", "rejected", "then accepted"),
+        [
+            (one["learned"], one["preset"], one["seed"], one["judged"], *counts.values())
+            for one in five
+            for counts in one["rates"].values()
+        ],
+    )
     print()
     table(
         ("kind", "seed", "rows of it", *(f"{what}, {stage}" for what in ("AUROC", "p") for stage in STAGES)),

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripts import ROOT, script
 
@@ -71,6 +72,15 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
         assert list(run["half"]["false_rejects"]) == ["0.05", "0.1"]
         assert set(run["seconds"]) == {"fit_half", "update", "fit_all"}
     assert results["time 0.01"]["update_to_fit_all"]["rounds"] == 2
+    assert [(one["preset"], one["learned"]) for one in results["five"]] == [
+        (preset, learned) for preset in ("paper", "recommended") for learned in ("random", "highest")
+    ]
+    for one in results["five"]:
+        assert one["judged"] == 1, "4 of 8 images are learned, and five of the others and 2 test images"
+        for counts in one["rates"].values():
+            assert counts["accepted"] + counts["rejected"] == one["judged"]
+            assert counts["then_rejected"] <= counts["accepted"]
+            assert counts["then_accepted"] <= counts["rejected"]
     (one,) = results["forget"]
     assert (one["kind"], one["train_images"]) == ("lacking", 8)
     assert one["rows_of_image"] > 0
@@ -79,6 +89,7 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     assert p_values[0] > max(p_values[1:])  # as long as some of its own patches are in the bank it looks usual
     text = told("update", update=content)
     assert "| 0.01 | at random | " in text
+    assert "| recommended | the five highest | 1 | " in text
     assert "| lacking | 0 | " in text
 
 
@@ -161,6 +172,20 @@ def test_update_sentences_follow_from_the_numbers() -> None:
     assert "after the update it is −0.032 (−0.070 to +0.005 in single runs, 1 of 2 within 0.01; between seeds" in text
     assert "by ± 0.014): on average not within 0.01 of fit on all. The bank then has 90 % of its rows." in text
     assert "rejected is 3.0 with half, 2.0 after the update, 1.0 with all at 5 %." in text
+
+
+def test_verdicts_that_flip_are_counted_over_seeds() -> None:
+    before, after = np.array([True, True, False, False, False]), np.array([True, False, False, True, True])
+    counts = script("benchmarks/core/update.py").flips(before, after)
+    assert counts == {"accepted": 3, "then_rejected": 2, "rejected": 2, "then_accepted": 1}
+    one = {"preset": "paper", "coreset_ratio": 0.01, "learned": "random", "learned_first": 100, "judged": 5}
+    five = [{**one, "seed": seed, "rates": {"0.05": {"rate": 0.05, **counts}}} for seed in range(2)]
+    text = told("update", update={"results": {"runs": [], "five": five, "forget": []}})
+    assert "learned by a model of 100 images at coreset ratio 0.01: any" in text
+    assert "over 2 seeds:" in text
+    table = [line for line in text.splitlines() if line.startswith("|") and "coreset" not in line]
+    assert table[-1] == "| paper | any five | 10 | 6 | 4 | 4 | 2 |"
+    assert {line.count("|") for line in table[-3:]} == {8}
 
 
 @pytest.mark.parametrize("name", ["kinds", "update"])
