@@ -114,7 +114,8 @@ class Updatable(Calibrated):
 
         Calibration goes on as it was made. Where it came from the training images, their scores stay, and the new images join
         with the scores that the bank of before gives them: of images that it had not learned from. So no threshold falls
-        because of what was learned, and no good image that was accepted is rejected for it. Where it came from separate
+        because of what was learned, and no good image that was accepted is rejected for it; but a global part is measured anew
+        by all images, and its scores move a little either way. Where it came from separate
         images, these are scored anew, as far as their files are at hand; where not, their scores stay: the bank grew, so they
         are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the scores of before
         without looking for files.

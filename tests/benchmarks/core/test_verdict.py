@@ -89,7 +89,7 @@ def test_update_runs_and_makes_its_table(tmp_path: Path) -> None:
     assert p_values[0] > max(p_values[1:])  # as long as some of its own patches are in the bank it looks usual
     text = told("update", update=content)
     assert "| 0.01 | at random | " in text
-    assert "| recommended | the five highest | 1 | " in text
+    assert "| recommended | the five highest | 1 | 10 % | " in text
     assert "| lacking | 0 | " in text
 
 
@@ -180,12 +180,11 @@ def test_verdicts_that_flip_are_counted_over_seeds() -> None:
     assert counts == {"accepted": 3, "then_rejected": 2, "rejected": 2, "then_accepted": 1}
     one = {"preset": "paper", "coreset_ratio": 0.01, "learned": "random", "learned_first": 100, "judged": 5}
     five = [{**one, "seed": seed, "rates": {"0.05": {"rate": 0.05, **counts}}} for seed in range(2)]
-    text = told("update", update={"results": {"runs": [], "five": five, "forget": []}})
-    assert "learned by a model of 100 images at coreset ratio 0.01: any" in text
-    assert "over 2 seeds:" in text
+    text = told("update", update={"results": {"dataset": "made", "runs": [], "five": five, "forget": []}})
+    assert "*made*: a model of 100 images at coreset ratio 0.01 learns five more good ones, any" in text
     table = [line for line in text.splitlines() if line.startswith("|") and "coreset" not in line]
-    assert table[-1] == "| paper | any five | 10 | 6 | 4 | 4 | 2 |"
-    assert {line.count("|") for line in table[-3:]} == {8}
+    assert table[-1] == "| paper | any five | 2 | 5 % | 6 | 4 | 4 | 2 |"
+    assert {line.count("|") for line in table[-3:]} == {9}
 
 
 @pytest.mark.parametrize("name", ["kinds", "update"])
