@@ -232,3 +232,13 @@ def test_the_input_has_the_first_image_s_shape(small: dict[str, Any], tmp_path: 
     np.testing.assert_array_equal(again.predict(tall[:2]).scores, detector.predict(tall[:2]).scores)
     detector.fit(np.ascontiguousarray(tall[:, :64]))
     assert detector.settings.resize == (64, 64), "another fit takes the shape anew"
+
+
+def test_for_the_shape_one_image_is_held(small: dict[str, Any]) -> None:
+    taken: list[int] = []
+    tall = np.zeros((130, 64, 3), np.uint8)
+    settings = settings_from({**small, "resize": (64, 64), "keep_aspect": True})
+    found, handed_on = adapted(Embedder(settings), (taken.append(number) or tall for number in range(9)))
+    assert found.settings.resize == (128, 64)
+    assert taken == [0]
+    assert len(list(handed_on)) == 9

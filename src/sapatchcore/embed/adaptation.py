@@ -56,7 +56,8 @@ def adapted(
     auto = settings.requested.get("temperature", settings.temperature) == "auto"
     if not auto and settings.metric == "euclidean" and not settings.keep_aspect:
         return embedder, sources
-    examples, sources = examples_of(sources, EXAMPLES if settings.metric == "euclidean" else WHITENED)
+    most = WHITENED if settings.metric == "whitened" else EXAMPLES if auto else 1  # the first image has the shape
+    examples, sources = examples_of(sources, most)
     _ = embedder.network  # built now, for the copy, too
     found = copy.copy(embedder)  # a fit that fails leaves the detector's own as it was
     if settings.keep_aspect and examples:
@@ -80,7 +81,7 @@ def examples_of(sources: Iterable[ImageSource], most: int) -> tuple[Examples, It
         numbers = [at * len(sources) // count for at in range(count)]
         return [(number, sources[number]) for number in numbers], sources
     remaining = iter(sources)
-    first = list(islice(remaining, EXAMPLES))
+    first = list(islice(remaining, min(most, EXAMPLES)))
     return list(enumerate(first)), chain(first, remaining)
 
 
