@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from sapatchcore.data.images import all_images
-from sapatchcore.data.sources import Batch, Images, Progress, as_sources
+from sapatchcore.data.sources import Batch, Images, Progress, as_sources, read_batches
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.adaptation import adapted
-from sapatchcore.embed.patches import Embedder, Patches
+from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import DataError, NotFittedError
 from sapatchcore.learning.calibrate import FOLDS, cross_fitted, separate, with_scales
 from sapatchcore.learning.images import Updatable
@@ -26,12 +25,15 @@ from sapatchcore.memory.pooled import pooled
 from sapatchcore.memory.spill import GrowingRows, Spill, bank_of
 from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.model_file import load_model_file, to_stored, write_model
+from sapatchcore.networks import names_of
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import Calibration
-from sapatchcore.score.explain import Explanation, cause_of
-from sapatchcore.score.regions import Region
+from sapatchcore.score.explain import Explanation
 from sapatchcore.settings import Settings, settings_from
+from sapatchcore.together.model_file import holds_several
+from sapatchcore.together.scored import Scored, Seen
+from sapatchcore.together.together import Together
 
 
 class SAPatchCore(Updatable):
@@ -51,6 +53,10 @@ class SAPatchCore(Updatable):
     """
 
     can_learn = True  # as there are update and forget
+
+    def __new__(cls, *_: object, **options: Any) -> Self:
+        several = cls is SAPatchCore and len(names_of(str(options.get("backbone")))) > 1
+        return super().__new__(SeveralNetworks if several else cls)  # type: ignore[return-value]  # is one
 
     def __init__(self, **options: Any) -> None:
         self.settings: Settings = settings_from(options)
@@ -105,8 +111,7 @@ class SAPatchCore(Updatable):
                 calibration = separate(bank, embedder, apart, progress)
         bank, calibration = with_scales(bank, calibration)  # beyond the paper, where there is a global part
         _ = bank.index, bank.usual  # built now, so that the first image need not wait for them
-        self.settings, self.embedder, self._bank, self._calibration = settings, embedder, bank, calibration
-        return self
+        return self.take(settings, embedder, bank, calibration)
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:
         """Score images; higher = more anomalous.
@@ -125,12 +130,10 @@ class SAPatchCore(Updatable):
 
     def score(self, batch: Batch) -> Scored:
         """As ``predict`` of one batch of images that were read and resized before, as ``prepare`` of data/pixels.py does."""
-        return self._scored(batch, self.embedder.embed(batch))
-
-    def _scored(self, batch: Batch, patches: Patches) -> Scored:
+        patches = self.embedder.embed(batch)
         arrays = score_patches(patches, self.bank, self.settings)
         result = gather_result([(batch, arrays)], self.settings, self._calibration, self.bank.usual)
-        return Scored(result, patches, self.bank, self.settings)
+        return Scored(result, (Seen(patches, arrays, self.bank, self.settings),))
 
     def explain(self, images: Images, *, false_reject: float | None = None, most: int = 3) -> list[Explanation]:
         """Each image's verdict with its reasons: the nearest good patches, and where the context was drawn from.
@@ -138,8 +141,8 @@ class SAPatchCore(Updatable):
         false_reject: as of Result.threshold. most: regions of an image to explain, the highest peaks first.
         """
         found = []
-        for batch, patches in self.embedder.patches(as_sources(images, all_images)[0]):
-            scored = self._scored(batch, patches)
+        for batch in read_batches(as_sources(images, all_images)[0], self.settings):
+            scored = self.score(batch)
             found += [scored.explain(i, false_reject=false_reject, most=most) for i in range(len(batch.names))]
         if not found:
             raise DataError("No image to explain was given. Give at least one.")
@@ -177,35 +180,21 @@ class SAPatchCore(Updatable):
         Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
         out of it, are others now. SettingsError: another option is named. MissingPackageError: search "faiss" without FAISS.
         """
-        settings, embedder, bank, calibration = load_model_file(Path(path), options)
-        detector = cls(**settings.model_dump())
-        detector.settings, detector.embedder = settings, embedder
-        detector._bank, detector._calibration = bank, calibration
-        return detector
+        if cls is SAPatchCore and holds_several(Path(path)):
+            return SeveralNetworks.load(path, **options)  # type: ignore[return-value]  # is one
+        parts = load_model_file(Path(path), options)
+        return cls(**parts[0].model_dump()).take(*parts)
 
 
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One batch after step 8: its result, and its patches and the bank, which explain its images without the network."""
+class SeveralNetworks(Together, SAPatchCore):
+    """A detector of several networks: what ``SAPatchCore(backbone="a+b")`` makes."""
 
-    result: Result
-    patches: Patches
-    bank: Bank
-    settings: Settings
-
-    def explain(self, image: int, *, false_reject: float | None, most: int) -> Explanation:
-        """The verdict on the image number ``image``, with its causes; as SAPatchCore.explain."""
-        result = self.result.only(image)
-        regions: list[Region | None] = [*result.regions(0, false_reject)[:most]] or [None]
-        arrays = (result.patch_scores, result.local_patches, result.context_patches, result.neighbours)
-        grids, size = [grid[0] for grid in arrays], result.sizes[0]
-        causes = [cause_of(one, grids, size, self.patches, image, self.bank, self.settings) for one in regions]
-        return Explanation(result.paths[0], result.verdicts(false_reject)[0], tuple(causes))
+    single = SAPatchCore
 
 
 # What help() and editors show: every option of settings.py, keyword-only, with its default.
 _OWN = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-SAPatchCore.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+SAPatchCore.__new__.__signature__ = SAPatchCore.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_OWN]
     + [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)

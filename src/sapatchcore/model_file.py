@@ -45,11 +45,13 @@ from sapatchcore.score.calibration import Calibration
 from sapatchcore.settings import Settings, settings_from
 
 FORMAT, OLDEST = 4, 2  # 3: names as tensors; 4: cross-fitted scores, too, and then images in place of rows
-_HEADER, _WEIGHTS = "sapatchcore", "weights."
+HEADER, _WEIGHTS = "sapatchcore", "weights."
 _BANK = {"bank", "bank.image", "bank.cell"}
 AUTO = {"temperature": "auto"}  # of ``Settings.requested``, as the header has it
 MAPPED = 256_000_000  # bytes of a tensor that stays in the file
 _TOGETHER = 1024  # rows of the bank that are checked at a time
+
+Parts = tuple[Settings, Embedder, Bank, Calibration | None]  # of a detector
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def write_model(path: Path, stored: Stored) -> None:
 
     with atomic_write(path, ModelFileError, sentence, durable=True) as part:
         try:
-            safetensors.torch.save_file(tensors, part, metadata={_HEADER: text})
+            safetensors.torch.save_file(tensors, part, metadata={HEADER: text})
         except safetensors.SafetensorError as error:  # a full disk, among others
             raise ModelFileError(sentence(error)) from None
 
@@ -104,7 +106,7 @@ def read_model(path: Path) -> Stored:
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_HEADER)
+            text = (file.metadata() or {}).get(HEADER)
             tensors = {name: _read(file, name) for name in file.keys()} if text else {}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise ModelFileError(
@@ -230,9 +232,13 @@ def to_stored(
     return Stored(header, bank.rows, bank.images, bank.cells, weights, more)
 
 
-def load_model_file(path: Path, options: Mapping[str, Any]) -> tuple[Settings, Embedder, Bank, Calibration | None]:
+def load_model_file(path: Path, options: Mapping[str, Any]) -> Parts:
     """What ``write_model`` wrote, with the ``options`` that may differ here. Parameters and errors as of SAPatchCore.load."""
-    stored = read_model(path)
+    return loaded(path, read_model(path), options)
+
+
+def loaded(path: Path, stored: Stored, options: Mapping[str, Any]) -> Parts:
+    """The same of what was read from ``path``."""
     local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors", "search"}
     if fixed := sorted(set(options) - local & set(Settings.model_fields)):
         raise SettingsError(f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}.")

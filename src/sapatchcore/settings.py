@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from sapatchcore.errors import SettingsError, did_you_mean
+from sapatchcore.networks import check_networks
 from sapatchcore.presets import recommended
 
 SMALLEST_INPUT = 32  # pixels a side: below it, layer 3 of a network with stride 16 has a single cell
@@ -74,7 +75,8 @@ class Settings(BaseModel):
     backbone: str = _option(
         "wide_resnet50_2.tv_in1k",
         "Network that gives the features: any timm model name; 'builtin', the small one that comes with the package; or "
-        "'efficientnet_lite0' or 'efficientnet_lite2', with ImageNet weights from the package index (extra imagenet).",
+        "'efficientnet_lite0' or 'efficientnet_lite2', with ImageNet weights from the package index (extra imagenet). Several "
+        "names, joined by +: networks that score together.",
         "a timm model name, or 'builtin'",
     )
     preset: Literal["paper", "recommended"] = _option(
@@ -114,10 +116,10 @@ class Settings(BaseModel):
         "above 0, up to 1000000",
         "Use 1 for the paper's.",
     )
-    metric: Literal["euclidean", "whitened"] = _option(
+    metric: Annotated[str, Field(pattern=r"^(euclidean|whitened)(\+(euclidean|whitened))*$")] = _option(
         "euclidean",
         "How patches are compared: as they are ('euclidean'), or beyond the paper with both parts whitened by the covariance of "
-        "good patches ('whitened', a Mahalanobis distance).",
+        "good patches ('whitened', a Mahalanobis distance). For several networks also one for each, joined by +.",
         "'euclidean' or 'whitened'",
     )
     resize: Size = _option(
@@ -251,6 +253,7 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
 
 
 def _check_together(settings: Settings) -> None:
+    check_networks(settings.model_dump(include={"backbone", "weights", "metric", "image_score"}))
     crop, resize = settings.crop, settings.resize
     if crop is not None and (crop[0] > resize[0] or crop[1] > resize[1]):
         raise SettingsError(

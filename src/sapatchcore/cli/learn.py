@@ -145,8 +145,8 @@ def update(
     def change(detector: SAPatchCore, progress: Progress | None) -> None:
         detector.update(images, progress, calibrate=calibrate, rescore=rescore)
 
-    before, summary = _changed(model, output, device, weights, change, include_thumbnails, quiet)
-    _say({**summary, "added": summary["bank"][0] - before}, json_output, "now learned from")
+    more, summary = _changed(model, output, device, weights, change, include_thumbnails, quiet)
+    _say({**summary, "added": more}, json_output, "now learned from")
 
 
 def forget(
@@ -164,8 +164,8 @@ def forget(
         for image in images:
             detector.forget(image, progress)
 
-    before, summary = _changed(model, output, device, weights, change, True, quiet)
-    _say({**summary, "removed": before - summary["bank"][0]}, json_output, "now learned from")
+    more, summary = _changed(model, output, device, weights, change, True, quiet)
+    _say({**summary, "removed": -more}, json_output, "now learned from")
 
 
 def _changed(
@@ -177,24 +177,26 @@ def _changed(
     include_thumbnails: bool,
     quiet: bool,
 ) -> tuple[int, dict[str, Any]]:
-    """Load, change and write a model, its weights inside where they were: (the bank's rows before, the summary after)."""
+    """Load, change and write a model, its weights inside where they were: (more rows than before, the summary)."""
     from sapatchcore.model_file import has_weights
 
     target = output or model
     _require_folder(target)
     detector = load_model(model, device=device, weights=weights)
-    before, inside = len(detector.memory_bank), has_weights(model)
+    before, inside = detector.rows, has_weights(model)
     with progress_bars(quiet=quiet) as progress:
         change(detector, progress)
         detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
-    return before, _summary(detector, target)
+    return detector.rows - before, _summary(detector, target)
 
 
 def _summary(detector: SAPatchCore, path: Path) -> dict[str, Any]:
+    """bank: [rows, numbers of each]; of several networks a list of these."""
+    banks = [list(one.bank.rows.shape) for one in detector.networks]
     return {
         "model": str(path),
         "training_images": len(detector.provenance[0]),
-        "bank": list(detector.memory_bank.shape),
+        "bank": banks if len(banks) > 1 else banks[0],
         "calibration_images": len(detector.calibration) if detector.is_calibrated else 0,
         "bytes": path.stat().st_size,
     }
@@ -205,10 +207,11 @@ def _say(summary: dict[str, Any], json_output: bool, verb: str) -> None:
         typer.echo(json.dumps(summary))
         return
     changed = "".join(f", {summary[word]} {word}" for word in ("added", "removed") if word in summary)
-    rows, numbers = summary["bank"]
+    banks = summary["bank"] if isinstance(summary["bank"][0], list) else [summary["bank"]]
+    kept = " and ".join(f"{rows} patches of {numbers} numbers" for rows, numbers in banks)
     typer.echo(
-        f"{summary['model']}: {verb} {summary['training_images']} images, {'kept' if not changed else 'keeps'} {rows} patches of "
-        f"{numbers} numbers{changed} ({summary['bytes'] / 1e6:.1f} MB)."
+        f"{summary['model']}: {verb} {summary['training_images']} images, {'kept' if not changed else 'keeps'} {kept}{changed} "
+        f"({summary['bytes'] / 1e6:.1f} MB)."
     )
     count = summary["calibration_images"]
     typer.echo(

@@ -26,15 +26,17 @@ def info(
 
         summary = describe_exported(model)
     else:
-        from sapatchcore.model_file import describe, read_model
+        from sapatchcore.model_file import read_model
+        from sapatchcore.together.model_file import describe_model
 
-        summary = describe(model, read_model(model))
+        summary = describe_model(model, read_model(model))
     stored = summary["settings"]
     settings = settings_from({name: stored[name] for name in ("resize", "crop")})
     summary["not_inspected"] = settings.not_inspected if json_output else border_line(settings) or "nothing: no crop"
     if json_output:
         typer.echo(json.dumps(summary))
         return
+    summary |= summary.pop("networks", {})
     if summary["calibration"] is not None:
         summary["promise"] = promise_sentence(summary["calibration"]["images"])
     for name, value in summary.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,17 +52,38 @@ class Updatable(Calibrated):
     bank: Bank
     _bank: Bank | None
 
+    if TYPE_CHECKING:
+        fit: Callable[..., Self]
+
+    def take(self, settings: Settings, embedder: Embedder, bank: Bank, calibration: Calibration | None) -> Self:
+        """Have learned this."""
+        self.settings, self.embedder, self._bank, self._calibration = settings, embedder, bank, calibration
+        return self
+
+    @property
+    def networks(self) -> tuple[Updatable, ...]:
+        """The detectors of several networks, whose scores become one; of one network this detector itself."""
+        return (self,)
+
     @property
     def calibration(self) -> Calibration:
         """As of ``Calibrated``. Raises NotFittedError before ``fit`` or ``load``, too."""
-        _ = self.bank
+        self._require_learned()
         return super().calibration
 
     @property
     def is_calibrated(self) -> bool:
         """As of ``Calibrated``. Raises NotFittedError before ``fit`` or ``load``."""
-        _ = self.bank
+        self._require_learned()
         return super().is_calibrated
+
+    @property
+    def rows(self) -> int:
+        """Of the memory banks of all networks."""
+        return sum(len(one.bank.rows) for one in self.networks)
+
+    def _require_learned(self) -> object:
+        return self.bank
 
     @property
     def memory_bank(self) -> Float32:

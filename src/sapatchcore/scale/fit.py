@@ -20,6 +20,7 @@ from sapatchcore.data.sources import ImageSource, Progress, as_sources
 from sapatchcore.datasets.folders import training_images, validation_images
 from sapatchcore.errors import ModelFileError
 from sapatchcore.learning.calibrate import folds_of
+from sapatchcore.networks import refuse_several
 from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
 from sapatchcore.score.calibration import rows_needed
 from sapatchcore.settings import Settings, settings_from
@@ -60,6 +61,7 @@ def fit(
     Raises what SAPatchCore.fit and save raise, and what cluster.connected raises.
     """
     settings = settings_from(options)
+    refuse_several(settings.backbone, "fit with --ray")
     path = Path(output).resolve()
     if not path.parent.is_dir():
         raise ModelFileError(

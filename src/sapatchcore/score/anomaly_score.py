@@ -83,7 +83,7 @@ def axis_operator(cells: int, resized: int, start: int, cropped: int, size: int)
         size: pixels of the image itself.
     """
     centres = (np.arange(cropped) + 0.5) * cells / cropped - 0.5  # of the crop's pixels, in cells
-    enlarged = _between(np.eye(cells), centres)  # (cropped, cells)
+    enlarged = interpolated(np.eye(cells), centres)  # (cropped, cells)
     radius = min(_RADIUS, cropped - 1)  # what a reflected border allows
     weights = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / SIGMA))
     weights /= weights.sum()
@@ -91,12 +91,12 @@ def axis_operator(cells: int, resized: int, start: int, cropped: int, size: int)
     blurred = sum(weight * padded[first : first + cropped] for first, weight in enumerate(weights))
     centres = (np.arange(size) + 0.5) * resized / size - 0.5 - start  # of the image's pixels, in pixels of the crop
     inside = (centres >= -0.5) & (centres < cropped - 0.5)
-    operator = (_between(blurred, centres) * inside[:, None]).astype(np.float32)
+    operator = (interpolated(blurred, centres) * inside[:, None]).astype(np.float32)
     operator.setflags(write=False)
     return operator
 
 
-def _between(rows: Float64, positions: Float64) -> Float64:
+def interpolated(rows: Float64, positions: Float64) -> Float64:
     """(n, k) rows and (m,) positions among them, row i at position i → (m, k), by straight lines; beyond an end, the end's
     row."""
     positions = positions.clip(0, len(rows) - 1)

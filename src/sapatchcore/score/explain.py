@@ -55,7 +55,8 @@ class Cause:
 
     region: None where the image as a whole is rejected but no pixel of its map. cell: (row, column) of the patch in the
     grid; box: that cell in the image's own pixels. score, local, context: of the patch. good: its nearest good patch.
-    drawn_from: (h, w) float32 on layer 3's grid: each place's share of context², adding up to it.
+    drawn_from: (h, w) float32 on layer 3's grid: each place's share of context², adding up to it. network: of several, the one
+    that explains, in the units of all; all numbers are its own.
     """
 
     region: Region | None
@@ -66,6 +67,7 @@ class Cause:
     context: float
     good: GoodPatch
     drawn_from: Float32
+    network: str = ""
 
 
 @dataclass(frozen=True, eq=False)

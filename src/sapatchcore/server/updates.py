@@ -121,8 +121,8 @@ class UpdateJobs:
         return Preview(
             preview=name,
             images_added=len(chosen),
-            rows_before=len(before.memory_bank),
-            rows_after=len(detector.memory_bank),
+            rows_before=before.rows,
+            rows_after=detector.rows,
             threshold_before=_limit(before, rate),
             threshold_after=_limit(detector, rate),
             false_reject=rate,

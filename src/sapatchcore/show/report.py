@@ -199,12 +199,13 @@ def _cards(
 def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, float]) -> dict[str, dict[str, str]]:
     """The tables at the end: the model, its settings, versions, seconds."""
     calibration = evaluation.result.calibration
-    rows, numbers = detector.memory_bank.shape
+    banks = [one.bank for one in detector.networks]
+    radii = ", ".join(f"{one.covering_radius:.4g}" for one in detector.networks)
     model = {
         "Model": f"{MODELS[detector.settings.attention]}, backbone {detector.settings.backbone}",
         "Learned from": f"{len(detector.provenance[0])} good images",
-        "Memory bank": f"{rows} patches of {numbers} numbers",
-        "Covering radius": f"{detector.covering_radius:.4g}, in the projection in which patches are chosen",
+        "Memory bank": ", ".join(f"{len(one.rows)} patches of {one.rows.shape[1]} numbers" for one in banks),
+        "Covering radius": f"{radii}, in the projection in which patches are chosen",
         "Calibration": "none"
         if calibration is None
         else f"{len(calibration)} good images, {SOURCES[calibration.source]}",

@@ -213,8 +213,9 @@ def _words(cause: Cause, number: int, limit: float) -> str:
     if cause.region is None:
         return "No pixel above the pixel threshold: the image's worst patch"
     top, left, height, width = cause.region.box
+    by = f", most by {cause.network}" if cause.network else ""
     times = f", peak {cause.region.peak / limit:.2f}× the pixel threshold" if limit > 0 else ""
-    return f"Region {number}: {width}×{height} px at ({left}, {top}), {cause.region.area} px{times}"
+    return f"Region {number}: {width}×{height} px at ({left}, {top}), {cause.region.area} px{times}{by}"
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:

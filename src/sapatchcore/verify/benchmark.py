@@ -77,7 +77,7 @@ def run_job(job: BenchmarkJob, settings: Settings, layout: str, progress: Progre
         "fit_seconds": middle - start,
         "evaluate_seconds": time.perf_counter() - middle,
         "training_images": len(dataset.train),
-        "bank": len(detector.memory_bank),
+        "bank": detector.rows,
     }
     return Done(Run(MODELS[job.attention], job.category, job.seed, figures), dataset, evaluation)
 
