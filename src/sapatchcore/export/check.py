@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sapatchcore.data.images import all_images, read_thumbnail
@@ -26,17 +27,18 @@ from sapatchcore.export.runtime import Arrays, Session, reason_of
 from sapatchcore.memory.bank import Bank
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
-from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.calibration import Calibration, Float32
 from sapatchcore.score.fusion import smoothed_scores
 from sapatchcore.score.threshold import p_values, possible_rate, threshold
 from sapatchcore.score.verdict import KindClassifier, Parts
+from sapatchcore.settings import Settings
 
 TOLERANCE = 1e-3  # of scores, parts, and maps, relative
 ROUNDING = 1e-5  # a score this near a calibration score may fall on either side of it, relative
 THUMBNAILS = 16  # of the training images at most, evenly spread
 # Sizes of made images, (h, w): odd numbers, tall and wide, smaller and larger than any network's input.
 _SIZES = ((1, 1), (37, 211), (480, 640), (641, 479), (1201, 33), (1199, 1601))
-_FLOOR = 1e-2  # of the bank's spread: smaller scores are compared as if they were that large
+FLOOR = 1e-2  # of the bank's spread: smaller scores are compared as if they were that large
 
 
 @dataclass
@@ -64,7 +66,9 @@ class Figures:
 
 
 class Check:
-    """A detector in float32 on the CPU, with which a file's outputs are compared."""
+    """A detector in float32 on the CPU, with which a file's outputs are compared. asks: what it needs beside these."""
+
+    asks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -74,10 +78,9 @@ class Check:
         file_calibration: Calibration | None,
     ) -> None:
         """calibration: what the detector's verdicts rest on. file_calibration: what the file's rest on."""
-        self._embedder, self._bank = embedder, bank
+        self._embedder, self._bank, self._settings = embedder, bank, embedder.settings
         self._calibration, self._file_calibration = calibration, file_calibration
-        spread = float((bank.rows - bank.rows.mean(0)).square().sum(1).mean().sqrt())
-        self._floor = max(_FLOOR * spread, 1e-12)
+        self._floor = max(FLOOR * spread_of(bank), 1e-12)
         self._rate = None if calibration is None else possible_rate(len(calibration))
 
     def compare(
@@ -102,8 +105,8 @@ class Check:
             pixels = read_image(image) if isinstance(image, Path) else image
             name = str(image) if isinstance(image, Path) else f"a {pixels.shape[0]}×{pixels.shape[1]} (h×w) image"
             theirs = _run(session, pixels, name, together=index == 0)
-            ours, patches = self._scored(pixels)
-            differences = self._differences(ours, patches, theirs, found)
+            ours, seen = self._scored(pixels)
+            differences = self._differences(ours, seen, theirs, found)
             score_differences.append(differences["score"])
             for output, value in differences.items():
                 found.different[output] = max(found.different.get(output, 0.0), value)
@@ -125,26 +128,26 @@ class Check:
         found.median_score = float(np.median(score_differences))
         return found
 
-    def _scored(self, image: UInt8Array) -> tuple[Result, Patches]:
-        """(h, w, 3) uint8 → its result by the detector, and its patches."""
-        pixels = prepare(image, self._embedder.settings.resize, self._embedder.settings.crop)[None]
-        batch = Batch(("the image",), ((image.shape[0], image.shape[1]),), pixels)
+    def _scored(self, image: UInt8Array) -> tuple[Result, Any]:
+        """(h, w, 3) uint8 → its result by the detector, and what ``_away`` needs, the patches."""
+        batch = batch_of(image, self._settings)
         patches = self._embedder.embed(batch)
-        settings = self._embedder.settings
-        scored = [(batch, score_patches(patches, self._bank, settings))]
-        return gather_result(scored, settings, calibration=self._calibration), patches
+        scored = [(batch, score_patches(patches, self._bank, self._settings))]
+        return gather_result(scored, self._settings, calibration=self._calibration), patches
 
-    def _differences(self, ours: Result, patches: Patches, theirs: Arrays, found: Figures) -> dict[str, float]:
+    def _away(self, patches: Any, theirs: Arrays) -> tuple[Float32, Float32]:
+        """The local and context part of each patch of the image, (h, w) each, from the row that the file found nearest."""
+        return parts_away(patches, self._bank, theirs["neighbours"][0])
+
+    def _differences(self, ours: Result, seen: Any, theirs: Arrays, found: Figures) -> dict[str, float]:
         """For each output the largest difference between theirs and ours, over the largest value of ours."""
         whole = ours.patch_scores[0]
         # Among rows that are equally near, the nearest may be another one: its distance may not differ, and the parts are those
         # of that row.
-        row = torch.from_numpy(theirs["neighbours"][0]).flatten()
         found.other_neighbours += int((theirs["neighbours"][0] != ours.neighbours[0]).sum())
-        squared, channels = (patches.rows()[0] - self._bank.rows[row]).square(), patches.local.shape[2]
-        parts = (squared[:, :channels], squared[:, channels:], squared)
-        local, context, away = (part.sum(1).sqrt().numpy().reshape(whole.shape) for part in parts)
-        if self._embedder.settings.image_score == "smoothed":
+        local, context = self._away(seen, theirs)
+        away = np.hypot(local, context)
+        if self._settings.image_score == "smoothed":
             parts_of_score = [part[0] for part in smoothed_scores(whole[None], local[None], context[None])[1:]]
         else:
             worst = theirs["patch_scores"][0].argmax()
@@ -191,6 +194,25 @@ class Check:
         elif rejected:
             usual, kind = KindClassifier(self._calibration), KindClassifier(self._file_calibration).kind(_parts(theirs))
             found.other_kinds += kind not in {usual.kind(one) for one in _near(ours.parts(0))}
+
+
+def spread_of(bank: Bank) -> float:
+    """How far the bank's rows are from their mean: the root of the mean square."""
+    return float((bank.rows - bank.rows.mean(0)).square().sum(1).mean().sqrt())
+
+
+def batch_of(image: UInt8Array, settings: Settings) -> Batch:
+    """One image (h, w, 3) uint8, as ``predict`` would read it."""
+    pixels = prepare(image, settings.resize, settings.crop)[None]
+    return Batch(("the image",), ((image.shape[0], image.shape[1]),), pixels)
+
+
+def parts_away(patches: Patches, bank: Bank, rows: npt.NDArray[np.int64]) -> tuple[Float32, Float32]:
+    """One image's patches, and for each a row of the bank (h, w) → how far local and context part are from it, (h, w) each."""
+    squared = (patches.rows()[0] - bank.rows[torch.from_numpy(rows).flatten()]).square()
+    channels = patches.local.shape[2]
+    local, context = (part.sum(1).sqrt().numpy().reshape(rows.shape) for part in squared.tensor_split([channels], 1))
+    return local, context
 
 
 def _parts(theirs: Arrays) -> Parts:

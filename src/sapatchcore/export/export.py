@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,10 +31,16 @@ from sapatchcore.export.metadata import FORMAT, GLOBAL, SUFFIXES, calibration_me
 from sapatchcore.export.onnx_file import OPSET, check_opset
 from sapatchcore.export.quantise import good_images, quantised_onnx, quantised_openvino, recalibrated, with_half_weights
 from sapatchcore.export.runtime import Session, onnx_session, openvino_session
+from sapatchcore.export.together import TogetherCheck, TogetherGraph
+from sapatchcore.learning.images import Updatable
 from sapatchcore.memory.bank import Bank
+from sapatchcore.networks import refuse_several
 from sapatchcore.score.calibration import Calibration
+from sapatchcore.score.together import finest
+from sapatchcore.together.together import Together
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+_FILE = {"device": "cpu", "precision": "float32", "search": "exact"}  # options of what is in the file
 _LARGEST = 2_000_000_000  # bytes; the format's own limit is 2³¹ for one file
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -68,8 +75,8 @@ def export_model(
         ModelFileError: the network cannot be exported, the file would be too large, gives other scores or verdicts, or cannot
             be written.
     """
-    bank, file = detector.bank, Path(path)
-    kind = kind_of(file, kind)
+    calibration = detector.calibration if detector.is_calibrated else None
+    file, kind = Path(path), kind_of(Path(path), kind)
     require_packages(kind)
     check_opset(opset)
     for name, value in (("precision", precision), ("bank_precision", bank_precision)):
@@ -77,16 +84,20 @@ def export_model(
             raise SettingsError(f"{name} must be {', '.join(FORMATS)}. Got {value!r}.{did_you_mean(value, FORMATS)}")
     if not file.parent.is_dir():
         raise ModelFileError(f"{file} cannot be written: there is no folder {file.parent}. Make it, or name another.")
-    embedder = cpu_embedder(detector)
-    bank = replace(bank, rows=bank.rows.cpu())
-    _check_size(embedder, bank, bank_precision)
     exact = precision == bank_precision == "float32"
+    if not exact:
+        refuse_several(detector.settings.backbone, "precision or bank_precision other than float32")
+    networks = [(cpu_embedder(one), replace(one.bank, rows=one.bank.rows.cpu())) for one in detector.networks]
+    embedder, bank = networks[0]
+    _check_size(networks, bank_precision)
     # A network in a shorter format is judged on images that it was made for alone.
     images, source = check_images(check, bank, made=exact)
 
-    calibration = detector.calibration if detector.is_calibrated else None
-    graph = build_graph(embedder, bank, bank_precision, calibration)
-    model = onnx_file.onnx_model(graph, opset=opset, backbone=embedder.settings.backbone)
+    checker: Check | None = None
+    graph: Any = build_graph(embedder, bank, bank_precision, calibration)
+    if isinstance(detector, Together):
+        graph, checker = together_graph(detector, networks, calibration)
+    model = onnx_file.onnx_model(graph, opset=opset, backbone=detector.settings.backbone)
     good = good_images(bank) if precision == "int8" else []
     if precision in ("float16", "bfloat16"):
         model = with_half_weights(model, precision)
@@ -107,21 +118,21 @@ def export_model(
         file_calibration, note = recalibrated(calibration, embedder, bank, graph, session, progress)
         if file_calibration is not calibration:
             form.set_values(model, "good", np.sort(file_calibration.scores))
+    checker = checker or Check(embedder, bank, calibration, file_calibration)
+    checked = form.only(model, [*graph.outputs, *checker.asks])
+    found = checker.compare(open_session(kind, checked), images, source, strict=exact, progress=progress)
     model = form.only(model, graph.outputs)
-    found = Check(embedder, bank, calibration, file_calibration).compare(
-        open_session(kind, model), images, source, strict=exact, progress=progress
-    )
     metadata = {
         "format": FORMAT,
         "kind": kind,
-        "settings": embedder.settings.model_dump(mode="json"),
+        "settings": detector.settings.model_copy(update=_FILE).model_dump(mode="json"),
         **origin(detector.settings),
         "versions": {name: version(name) for name in ("sapatchcore", "torch", "timm", "pillow", *PACKAGES[kind])},
         "model_sha256": source_sha256,
         "opset": opset,
         "precision": {"network": precision, "bank": bank_precision},
-        "bank": list(bank.rows.shape),
-        "grid": list(bank.grid),
+        "bank": banks if len(banks := [list(one.rows.shape) for _, one in networks]) > 1 else banks[0],
+        "grid": list(graph.grid),
         "outputs": graph.outputs,
         "training_statistics": None if bank.usual is None else bank.usual.to_dict(),
         "calibration": calibration_metadata(file_calibration),
@@ -154,17 +165,17 @@ def require_packages(kind: str) -> None:
             raise SAPatchCoreError(f"Exporting needs {', '.join(most)} and {last}: {install('export')}") from None
 
 
-def cpu_embedder(detector: SAPatchCore) -> Embedder:
+def cpu_embedder(detector: Updatable) -> Embedder:
     """The detector's network on the CPU in float32: what the file is made from and compared with."""
-    options = {**detector.settings.model_dump(), "device": "cpu", "precision": "float32", "search": "exact"}
+    options = {**detector.settings.model_dump(), **_FILE}
     whitening = detector.embedder.whitening
     return Embedder(SAPatchCore(**options).settings, detector.embedder.network.weights, whitening)
 
 
-def _check_size(embedder: Embedder, bank: Bank, bank_precision: str) -> None:
-    # The network counts in full: that is how it is first exported.
-    rows = bank.rows.numel() * _BYTES[bank_precision]
-    size = sum(value.nbytes for value in embedder.network.weights.values()) + rows
+def _check_size(networks: Sequence[tuple[Embedder, Bank]], bank_precision: str) -> None:
+    # The networks count in full: that is how they are first exported.
+    rows = sum(bank.rows.numel() * _BYTES[bank_precision] for _, bank in networks)
+    size = sum(value.nbytes for embedder, _ in networks for value in embedder.network.weights.values()) + rows
     if size > _LARGEST:
         raise ModelFileError(
             f"The exported file would hold {size / 1e9:.1f} GB (memory bank {rows / 1e9:.1f} GB); one file holds up to 2 GB. "
@@ -187,6 +198,19 @@ def build_graph(embedder: Embedder, bank: Bank, bank_precision: str, calibration
     network = embedder.network
     features = network.features_at_once if isinstance(network, TiledBackbone) else network.features
     return Graph(features, rows, patches.cell, patches.grid, settings, scores, embedder.whitening, whole)
+
+
+def together_graph(
+    detector: Together, networks: Sequence[tuple[Embedder, Bank]], calibration: Calibration | None
+) -> tuple[TogetherGraph, TogetherCheck]:
+    """The graph of a detector of several networks, and what compares it. networks: on the CPU in float32."""
+    main = [bank.grid for _, bank in networks].index(finest([bank.grid for _, bank in networks]))
+    graphs = [
+        build_graph(embedder, bank, "float32", calibration if number == main else None)
+        for number, (embedder, bank) in enumerate(networks)
+    ]
+    graph = TogetherGraph(graphs, detector.scale)
+    return graph, TogetherCheck(networks, detector.scale, detector.settings, calibration)
 
 
 def open_session(kind: str, model: Any) -> Session:

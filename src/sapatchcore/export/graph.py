@@ -24,8 +24,8 @@ from sapatchcore.embed.whitening import Whitening
 from sapatchcore.export.attention import anchored_attention
 from sapatchcore.export.global_part import GlobalPartGraph
 from sapatchcore.export.metadata import GLOBAL, OUTPUTS
-from sapatchcore.export.resample import Lanczos
-from sapatchcore.score.anomaly_score import axis_operator, largest
+from sapatchcore.export.resample import Enlarge, Lanczos
+from sapatchcore.score.anomaly_score import largest
 from sapatchcore.settings import Settings
 
 BOUNDS = ("pixels", "layer2", "layer3")
@@ -66,7 +66,7 @@ class Graph(torch.nn.Module):
         self._features, self._settings = features, settings
         self.local, self.context = rows
         self.global_part = global_part
-        self._grid, self._count = grid, self.local.count
+        self.grid, self._count = grid, self.local.count
         self._neighbors = min(settings.neighbors, self._count) if settings.image_score == "reweighted" else None
         self.register_buffer("cell", cell)
         for name in ("local", "context"):
@@ -85,15 +85,25 @@ class Graph(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         pixels = self.lanczos(images).to(torch.uint8)  # step 1
+        (score, *others), of_whole, inner = self.inspect(pixels)  # steps 2 to 8
+        anomaly_map = self.enlarge(others[2], images.shape[1], images.shape[2])  # step 9
+        return (score, *others, anomaly_map, *self.p_value(score), *of_whole, pixels, *inner)
+
+    def inspect(self, pixels: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], ...]:
+        """What the network sees, (n, h, w, 3) uint8 → ``metadata.SCORES`` and ``GRIDS``; ``GLOBAL``; ``INNER`` less the first."""
         layers = self._features(pixels)  # step 2
         local, context = self._embed(*layers)  # steps 3 to 5
         score, *others = self.compare(local, context)  # steps 7 and 8
         of_whole: list[torch.Tensor] = []
         if self.global_part is not None:  # beyond the paper
             score, *of_whole = self.global_part(*layers, score)
-        anomaly_map = self.enlarge(others[2], images.shape[1], images.shape[2])  # step 9
-        p_value = [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
-        return (score, *others, anomaly_map, *p_value, *of_whole, pixels, *layers, local, context)
+        return (score, *others), tuple(of_whole), (*layers, local, context)
+
+    def p_value(self, score: torch.Tensor) -> list[torch.Tensor]:
+        """(n,) scores → their p-values; none without calibration."""
+        return [] if self.good is None else [self.p_values[(self.good >= score[:, None]).to(torch.int32).sum(1)]]
+
+    inner = INNER  # what it gives behind ``outputs``, by name
 
     @property
     def outputs(self) -> list[str]:
@@ -122,25 +132,29 @@ class Graph(torch.nn.Module):
         patch_scores = (local_squared + context_squared).sqrt()
         local_patches, context_patches = local_squared.sqrt(), context_squared.sqrt()
 
-        squares = local_squared, context_squared
-        if self._settings.image_score == "smoothed":  # step 8
+        parts, at = self.image_scores(patch_scores, local_squared, context_squared)  # step 8
+        if self._neighbors is not None:
+            patch = _pick(local, at), _pick(context, at)
+            weight = self._weight(parts[0], *patch, row.gather(1, at[:, None]), self._neighbors, excluded)
+            parts = [part * weight for part in parts]
+        grids = (patch_scores, local_patches, context_patches, row)
+        return (*parts, *(grid.unflatten(1, self.grid) for grid in grids))
+
+    def image_scores(
+        self, patch_scores: torch.Tensor, *squares: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """``metadata.SCORES`` of patch scores and their two squared parts, (n, p) each, and the worst patch, (n,)."""
+        if self._settings.image_score == "smoothed":
             score, at = largest(self._smoothed(patch_scores))
             shares = [self._smoothed(square).gather(1, at[:, None])[:, 0] for square in squares]
             total = (shares[0] + shares[1]).clamp(min=1e-30)
-            parts = [score, *(score * (share / total).sqrt() for share in shares)]
-        else:
-            score, at = largest(patch_scores)
-            parts = [score, *(square.gather(1, at[:, None])[:, 0].sqrt() for square in squares)]
-        if self._neighbors is not None:
-            patch = _pick(local, at), _pick(context, at)
-            weight = self._weight(score, *patch, row.gather(1, at[:, None]), self._neighbors, excluded)
-            parts = [part * weight for part in parts]
-        grids = (patch_scores, local_patches, context_patches, row)
-        return (*parts, *(grid.unflatten(1, self._grid) for grid in grids))
+            return [score, *(score * (share / total).sqrt() for share in shares)], at
+        score, at = largest(patch_scores)
+        return [score, *(square.gather(1, at[:, None])[:, 0].sqrt() for square in squares)], at
 
     def _smoothed(self, cells: torch.Tensor) -> torch.Tensor:
         """(n, p) → (n, p): the mean over 3×3 cells, of those in the grid."""
-        grid = cells.unflatten(1, self._grid)[:, None]
+        grid = cells.unflatten(1, self.grid)[:, None]
         return F.avg_pool2d(grid, kernel_size=3, stride=1, padding=1, count_include_pad=False).flatten(1)
 
     def _embed(self, layer2: torch.Tensor, layer3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,49 +245,6 @@ class BankPart(torch.nn.Module):
         """queries (n, q, c) or (n, 1, c), row (n, q) → (n, q) squared distances to these rows, from the differences."""
         chosen = self.kept[row].float()
         return (queries - (chosen if self.scale is None else chosen * self.scale)).square().sum(2)
-
-
-class Enlarge(torch.nn.Module):
-    """Step 9, as score/anomaly_score.py: (n, gh, gw) float32 and the image's (H, W) → (n, H, W) float32, 0 outside the crop.
-
-    Enlarging to the crop and the Gaussian are one constant matrix an axis. Where a pixel of the image lies between two of the
-    crop is a ratio of whole numbers, computed in int32, so that no runtime's rounding moves an edge of the crop.
-    """
-
-    def __init__(self, grid: tuple[int, int], resize: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-        """grid: (gh, gw). resize: (h, w). box: the crop in it, (top, left, height, width)."""
-        super().__init__()
-        self._resize, self._box = resize, box
-        height, width = box[2:]
-        # With a crop that is the image itself, axis_operator's last step does nothing.
-        self.register_buffer("down", torch.tensor(axis_operator(grid[0], height, 0, height, height)))
-        self.register_buffer("across", torch.tensor(axis_operator(grid[1], width, 0, width, width)))
-        self.down: torch.Tensor  # (height, gh)
-        self.across: torch.Tensor  # (width, gw)
-
-    def forward(self, scores: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        top, left, _, _ = self._box
-        rows = _sampled(self.down, self._resize[0], top, height)
-        columns = _sampled(self.across, self._resize[1], left, width)
-        return rows @ scores @ columns.T
-
-
-def _sampled(blurred: torch.Tensor, resized: int, start: int, pixels: int) -> torch.Tensor:
-    """(cropped, cells) at the crop's pixels → (pixels, cells) at the image's own: linear in between, 0 outside."""
-    last = len(blurred) - 1
-    size = torch.full((1,), pixels, dtype=torch.int32)
-    # (i + ½) · resized/size − ½ − start, over 2·size.
-    over, under = (2 * torch.arange(pixels, dtype=torch.int32) + 1) * resized - (1 + 2 * start) * size, 2 * size
-    inside = ((over >= -size) & (over < (2 * last + 1) * size)).float()
-    over = torch.maximum(torch.minimum(over, last * under), torch.zeros_like(over))
-    lower = torch.floor(over.float() / under.float()).to(torch.int32)
-    rest = over - lower * under  # the division may be off by one where it is nearly whole
-    lower = lower + (rest >= under).to(torch.int32) - (rest < 0).to(torch.int32)
-    lower = torch.clamp(lower, max=max(last - 1, 0))
-    share = ((over - lower * under).float() / under.float())[:, None]
-    at = lower.long()
-    sampled = blurred[at] * (1 - share) + blurred[torch.clamp(at + 1, max=last)] * share
-    return sampled * inside[:, None]
 
 
 def _in_format(rows: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor | None]:

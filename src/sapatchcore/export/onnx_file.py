@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from sapatchcore.errors import ModelFileError, SettingsError
-from sapatchcore.export.graph import INNER, Graph
+from sapatchcore.export.graph import Graph
 from sapatchcore.export.metadata import CHECKSUM, INPUT, METADATA, ZEROS, with_checksum
 from sapatchcore.export.runtime import reason_of
+from sapatchcore.export.together import TogetherGraph
 
 OPSET, LOWEST_OPSET, HIGHEST_OPSET = 18, 17, 25
 _EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -29,8 +30,8 @@ def check_opset(opset: int) -> None:
         raise SettingsError(f"opset must be from {LOWEST_OPSET} to {HIGHEST_OPSET}. Got {opset}. Use {OPSET}.")
 
 
-def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
-    """The graph as an ONNX model with all of its outputs, and ``graph.INNER``.
+def onnx_model(graph: Graph | TogetherGraph, *, opset: int, backbone: str) -> Model:
+    """The graph as an ONNX model with all of its outputs, ``graph.inner`` too.
 
     Raises ModelFileError where PyTorch cannot export the network, or not with this opset.
     """
@@ -45,7 +46,7 @@ def onnx_model(graph: Graph, *, opset: int, backbone: str) -> Model:
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[*graph.outputs, *INNER],
+                output_names=[*graph.outputs, *graph.inner],
                 dynamic_shapes={INPUT: free},
                 external_data=False,
                 verbose=False,

@@ -55,6 +55,13 @@ class Together(Updatable):
         """The detectors of the networks, in the order of ``backbone``. Not to be changed."""
         return self._networks
 
+    @property
+    def scale(self) -> CommonScale:
+        """What brings the networks' scores to one scale. Raises NotFittedError before ``fit`` or ``load``."""
+        _ = self._networks[0].bank
+        assert self._scale is not None  # a network that has learned has come with it
+        return self._scale
+
     def fit(self, images: Images, progress: Progress | None = None, *, calibrate: Images | None = None) -> Self:
         """As SAPatchCore.fit, network by network; progress begins anew with each.
 
@@ -142,10 +149,7 @@ class Together(Updatable):
         return self.bank  # type: ignore[return-value]  # which raises
 
     def _require_learned(self) -> CommonScale:
-        """The networks' common scale. Raises NotFittedError before ``fit`` or ``load``."""
-        _ = self._networks[0].bank
-        assert self._scale is not None  # a network that has learned has come with it
-        return self._scale
+        return self.scale
 
     def _changed(self, change: Callable[[Updatable], object]) -> Self:
         """Every network changed, or none."""
