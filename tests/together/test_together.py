@@ -15,6 +15,8 @@ import safetensors.torch
 import torch
 from command import run
 from conftest import SMALL, write_images
+from made_screws import SMALL as SCREWS
+from made_screws import make_screws
 
 from sapatchcore import DataError, ModelFileError, NotFittedError, SAPatchCore, SettingsError
 from sapatchcore.model_file import Stored, read_model, write_model
@@ -341,3 +343,20 @@ def test_from_the_command_line(
     assert "now learned from 5 images" in capsys.readouterr().out
     assert run(*fit, "--ray", "local") == 2
     assert "works for one network alone" in capsys.readouterr().err
+
+
+def test_evaluated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each cause in the report says which network found it."""
+    data, model, page = (tmp_path / name for name in ("screws", "pair.safetensors", "page.html"))
+    make_screws(data, seed=2, train=10, test=2)
+    options = ["--backbone", "test_resnet+test_efficientnet", "--weights", "random", *SCREWS[2:], "--device", "cpu"]
+    assert run("fit", data, "-o", model, *options, "--preset", "recommended") == 0
+    assert run("evaluate", data, "--model", model, "-o", tmp_path / "figures.json", "--json") == 0
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert 0 <= figures["image_auroc"] <= 1
+    assert figures["settings"]["backbone"] == "test_resnet+test_efficientnet"
+    assert run("report", model, data, "-o", page, "--false-reject", "0.2") == 0
+    text = page.read_text(encoding="utf-8")
+    assert "backbone test_resnet+test_efficientnet" in text
+    assert ", most by test_" in text
+    capsys.readouterr()

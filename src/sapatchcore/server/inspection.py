@@ -289,6 +289,7 @@ def _explained(image: ScoredImage, rate: float) -> ExplanationSeen:
                 context=cause.context,
                 good=seen,
                 drawn_from=cause.drawn_from.tolist(),
+                network=cause.network or None,
             )
         )
     return ExplanationSeen(causes=causes)

@@ -70,6 +70,9 @@ class CauseSeen(BaseModel):
     context: float
     good: GoodPatchSeen
     drawn_from: list[list[float]] = Field(description="Each place's share of context², on the coarse grid.")
+    network: str | None = Field(
+        description="Of several networks, the one that explains; its numbers, in the units of all."
+    )
 
 
 class ExplanationSeen(BaseModel):
