@@ -24,7 +24,7 @@ from sapatchcore.memory.growth import Growth, fewest_left, without_image
 from sapatchcore.memory.pooled import pooled
 from sapatchcore.memory.search.brute_force import nearest
 from sapatchcore.memory.training import training_images
-from sapatchcore.result import gather_result
+from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
     CROSS_FITTED,
@@ -33,6 +33,7 @@ from sapatchcore.score.calibration import (
     SEPARATE,
     Calibrated,
     Calibration,
+    Float32,
     concatenated,
     largest_values,
     rows_needed,
@@ -41,8 +42,6 @@ from sapatchcore.score.calibration import (
 )
 from sapatchcore.score.fusion import image_scores
 from sapatchcore.settings import Settings
-
-Float32 = npt.NDArray[np.float32]
 
 
 class Updatable(Calibrated):
@@ -54,6 +53,7 @@ class Updatable(Calibrated):
 
     if TYPE_CHECKING:
         fit: Callable[..., Self]
+        predict: Callable[..., Result]
 
     def take(self, settings: Settings, embedder: Embedder, bank: Bank, calibration: Calibration | None) -> Self:
         """Have learned this."""
