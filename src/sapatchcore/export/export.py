@@ -86,7 +86,7 @@ def export_model(
         raise ModelFileError(f"{file} cannot be written: there is no folder {file.parent}. Make it, or name another.")
     exact = precision == bank_precision == "float32"
     if not exact:
-        refuse_several(detector.settings.backbone, "precision or bank_precision other than float32")
+        refuse_several(detector.settings.backbone, "`precision` or `bank_precision` other than float32")
     networks = [(cpu_embedder(one), replace(one.bank, rows=one.bank.rows.cpu())) for one in detector.networks]
     embedder, bank = networks[0]
     _check_size(networks, bank_precision)
