@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -138,15 +138,18 @@ class Together(Updatable):
 
     @property
     def bank(self) -> Bank:  # type: ignore[override]  # read-only, as it is for one network
-        """Raises SettingsError: every network has its own; and so have what is asked of it, and ``embed``."""
-        raise SettingsError(
-            f"{len(self._networks)} networks have a memory bank and patches each. Ask one of them: detector.networks[0]."
-        )
+        """Raises SettingsError: every network has its own. So do ``embed`` and all else that is asked of one bank."""
+        self._refuse()
 
     @property
     def embedder(self) -> Embedder:  # type: ignore[override]
         """Raises as ``bank``."""
-        return self.bank  # type: ignore[return-value]  # which raises
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise SettingsError(
+            f"{len(self._networks)} networks have a memory bank and patches each. Ask one of them: detector.networks[0]."
+        )
 
     def _require_learned(self) -> CommonScale:
         return self.scale
