@@ -191,6 +191,6 @@ def test_command_with_a_wrong_value(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("shape", [(1, 2, 3), (5, 7, 3), (64, 33, 3), (6, 2), (40, 41)])
 def test_png_as_pillow_reads_it(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    with Image.open(io.BytesIO(write._png(pixels))) as image:
+    with Image.open(io.BytesIO(write.png(pixels))) as image:
         assert (image.format, image.mode) == ("PNG", "RGB" if len(shape) == 3 else "L")
         assert np.array_equal(np.asarray(image), pixels)

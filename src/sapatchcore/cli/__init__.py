@@ -24,8 +24,8 @@ for command in (
     records.watch,
 ):
     app.command()(command)
-app.command(no_args_is_help=True)(measure.synth)
 app.command()(measure.demo)
+app.add_typer(measure.synth, name="synth")
 app.add_typer(records.app, name="records")
 
 

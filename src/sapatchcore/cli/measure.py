@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from sapatchcore.verify.evaluate import Evaluation
     from sapatchcore.verify.tables import Run
 
-Scene = Annotated[
-    str,
-    typer.Argument(
-        help="screws (after CAD-SD: scratch, paint, a nut too many, no nut) or kits (trays of parts: one missing, one too many, "
-        "two swapped, a wrong pair)."
-    ),
-]
 Out = Annotated[Path, typer.Argument(help="The folder to make, new or empty.")]
 Side = Annotated[int | None, typer.Option(help="Pixels a side. Default: the scene's own.")]
 Train = Annotated[int | None, typer.Option(help="Good images to learn from. Default: the scene's own number.")]
@@ -44,9 +37,11 @@ Test = Annotated[int | None, typer.Option(help="Test images of each kind. Defaul
 MadeLayout = Annotated[str, typer.Option(help="mvtec (MVTec AD's folders, PNG) or cad_sd (CAD-SD's, JPEG).")]
 Seed = Annotated[int, typer.Option(help="Same seed, same images.")]
 
+synth = typer.Typer(no_args_is_help=True, help="Make a data set to try things on.")
 
-def synth(
-    scene: Scene,
+
+@synth.command()
+def screws(
     out: Out,
     side: Side = None,
     train: Train = None,
@@ -56,7 +51,37 @@ def synth(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Make a data set to try things on."""
+    """Draw screws after CAD-SD: scratch, paint, a nut too many, no nut."""
+    _draw("screws", out, side, train, test, layout, seed, quiet=quiet, json_output=json_output)
+
+
+@synth.command()
+def kits(
+    out: Out,
+    side: Side = None,
+    train: Train = None,
+    test: Test = None,
+    layout: MadeLayout = "mvtec",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Draw trays of parts: one missing, one too many, two swapped, a wrong pair."""
+    _draw("kits", out, side, train, test, layout, seed, quiet=quiet, json_output=json_output)
+
+
+def _draw(
+    scene: str,
+    out: Path,
+    side: int | None,
+    train: int | None,
+    test: int | None,
+    layout: str,
+    seed: int,
+    *,
+    quiet: bool,
+    json_output: bool,
+) -> None:
     from sapatchcore.synth.write import find_scene, write_dataset
 
     counts = None if test is None else dict.fromkeys(find_scene(scene).KINDS, test)
@@ -64,21 +89,45 @@ def synth(
         made = write_dataset(
             out, scene, side=side, train=train, test=counts, layout=layout, seed=seed, progress=progress
         )
-    summary = {
-        "folder": str(made.folder),
-        "scene": made.scene,
-        "version": made.version,
-        "layout": made.layout,
-        "side": made.side,
-        "train": made.train,
-        "test": made.test,
-    }
-    kinds = ", ".join(f"{count} {kind}" for kind, count in made.test.items())
+    facts = {"scene": made.scene, "version": made.version, "layout": made.layout, "side": made.side}
+    size = f"{made.side}×{made.side} pixels ({made.scene}, version {made.version})"
+    _say_what_was_made(made.folder, made.train, made.test, facts, f", {size}.", json_output=json_output)
+
+
+@synth.command()
+def defects(
+    good: Annotated[Path, typer.Argument(help="Good images: a folder of them, or a data set's category.")],
+    out: Out,
+    test: Annotated[
+        int | None, typer.Option(help="Images of each kind. Default: one an image held out, up to 40.")
+    ] = None,
+    seed: Seed = 0,
+    layout: Layout = "auto",
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Make defects on your own good images: local ones and wrong combinations, with masks and a sheet of examples."""
+    from sapatchcore.datasets.folders import training_images
+    from sapatchcore.synth.write_defects import write_defects
+
+    with progress_bars(quiet=quiet) as progress:
+        made = write_defects(out, training_images(good, layout), count=test, seed=seed, progress=progress)
+    facts = {"version": made.version, "left_out": list(made.left_out), "sheet": str(made.sheet)}
+    left = f" Left out, as these images do not allow them: {', '.join(made.left_out)}." if made.left_out else ""
+    _say_what_was_made(
+        made.folder, made.train, made.test, facts, f".{left} Examples: {made.sheet}.", json_output=json_output
+    )
+
+
+def _say_what_was_made(
+    folder: Path, train: int, test: dict[str, int], facts: dict[str, Any], more: str, *, json_output: bool
+) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in test.items())
     typer.echo(
-        json.dumps(summary)
+        json.dumps({"folder": str(folder), **facts, "train": train, "test": test})
         if json_output
-        else f"{made.folder}: {made.train} good images to learn from, {sum(made.test.values())} to test ({kinds}), "
-        f"{made.side}×{made.side} pixels ({made.scene}, version {made.version}). Next:\n  sapatchcore evaluate {made.folder}"
+        else f"{folder}: {train} good images to learn from, {sum(test.values())} to test ({kinds}){more} "
+        f"Next:\n  sapatchcore evaluate {folder}"
     )
 
 

@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sapatchcore.datasets.samples import GOOD, GROUND_TRUTH, TEST, TRAIN
+from sapatchcore.datasets.samples import GOOD, GROUND_TRUTH, TEST, TRAIN, named_folder
 from sapatchcore.errors import DataError, SettingsError, did_you_mean
 
 SCENES = ("screws", "kits")
@@ -100,7 +101,25 @@ def write_dataset(
     side, train = scene.SIDE if side is None else side, scene.TRAIN if train is None else train
     test = dict(scene.TEST if test is None else test)
     _check(scene, train, test, layout, seed)
-    out = out if out.name not in ("", "..") else out.resolve()
+    out = named_folder(out)
+    with new_folder(out) as part:
+        total = train + sum(test.values())
+        for done, files in enumerate(_files(scene, side, train, test, layout, seed), start=1):
+            for path, content in zip(*files, strict=True):
+                write_below(part, path, content)
+            if progress is not None:
+                progress("images", done, total)
+        write_facts(part, {"scene": scene_name, "version": scene.VERSION, "side": side, "seed": seed})
+    counts = {kind: test.get(kind, 0) for kind in scene.KINDS}
+    return Written(out, scene_name, scene.VERSION, layout, side, train, counts)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write a data set in, which has its name, ``out``, once the block has ended well; else nothing is left of it.
+
+    Raises DataError where ``out`` holds something or cannot be written.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file. Name a new folder.")
     try:
@@ -111,27 +130,27 @@ def write_dataset(
         part = (out.parent if is_new else out) / f".{out.name}.{os.getpid()}.part"
         part.mkdir(parents=True)
         try:
-            total = train + sum(test.values())
-            for done, (paths, data) in enumerate(_files(scene, side, train, test, layout, seed)):
-                for path, content in zip(paths, data, strict=True):
-                    (part / path).parent.mkdir(parents=True, exist_ok=True)
-                    (part / path).write_bytes(content)
-                if progress is not None:
-                    progress("images", done + 1, total)
-            facts = {"scene": scene_name, "version": scene.VERSION, "side": side, "seed": seed}
-            (part / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            yield part
             if is_new:
                 part.rename(out)
             else:
-                for name in (FACTS, GROUND_TRUTH, TEST, TRAIN):  # without train/ it is no data set yet
-                    if (part / name).exists():
-                        (part / name).rename(out / name)
+                for path in sorted(part.iterdir()):  # train/ comes last: without it, it is no data set yet
+                    path.rename(out / path.name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}. Name another folder.") from None
-    counts = {kind: test.get(kind, 0) for kind in scene.KINDS}
-    return Written(out, scene_name, scene.VERSION, layout, side, train, counts)
+
+
+def write_below(folder: Path, path: Path, content: bytes) -> None:
+    """Write a file, and the folders that it needs."""
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
+
+
+def write_facts(folder: Path, facts: dict[str, object]) -> None:
+    """What a made data set says of itself, beside its images."""
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(scene: Scene, train: int, test: dict[str, int], layout: str, seed: int) -> None:
@@ -165,14 +184,14 @@ def _files(
             random = np.random.default_rng([seed, (TRAIN, TEST).index(part), index, number])
             picture, mask = scene.render(kind, side, random)
             paths = [Path(part, folder, f"{number:03}{'.jpg' if layout == 'cad_sd' else '.png'}")]
-            data = [_jpeg(picture) if layout == "cad_sd" else _png(picture)]
+            data = [_jpeg(picture) if layout == "cad_sd" else png(picture)]
             if kind != GOOD:
                 paths.append(Path(GROUND_TRUTH, folder, f"{number:03}_mask.png"))
-                data.append(_png(mask.astype(np.uint8) * 255))
+                data.append(png(mask.astype(np.uint8) * 255))
             yield paths, data
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """(h, w, 3) or (h, w) as a PNG.
 
     We differ from Pillow, which tries five filters a row and searches for repeats: noise has none, and the search is most
