@@ -13,7 +13,7 @@ import yaml
 
 from sapatchcore.data.images import read_mask
 from sapatchcore.data.sources import read_image
-from sapatchcore.verify.metrics import auroc, best_f1
+from sapatchcore.score.metrics import auroc, best_f1
 from sapatchcore.verify.pixels import pixel_metrics
 
 RUN_LINE = "--task_type anomaly --model_type unsupervised --model_name sapatchcore --yaml_config"

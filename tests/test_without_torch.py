@@ -146,6 +146,7 @@ def test_what_learns_says_what_to_install(without: Callable[..., str], tmp_path:
         ["info", model],
         ["export", model, "-o", f"{out}.onnx"],
         ["demo", "-o", out],
+        ["synth", "defects", here, out],
     ]
     ended = json.loads(without(COMMANDS, json.dumps([*lines, ["fit", here, "-o", out, "--coreset-ratio", "3"]])))
     sentence = (

@@ -27,9 +27,9 @@ from sapatchcore.embed.network import PRETRAINED, RANDOM, choose_device
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, greedy_coreset
+from sapatchcore.score.metrics import auroc, per_defect_auroc
 from sapatchcore.settings import Settings, settings_from
 from sapatchcore.synth.write import find_scene, write_dataset
-from sapatchcore.verify.metrics import auroc, per_defect_auroc
 
 QUESTION = "PatchCore against SA-PatchCore: data set × network × attention × seed, image AUROC and that of each kind"
 ATTENTIONS = ("none", "self")

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.measure import Record, images_for, interleaved, made_images, parser, shown, spread, table, test_set
 from sapatchcore import SAPatchCore
 from sapatchcore.data.images import read_mask
-from sapatchcore.verify.metrics import auroc, average_precision, best_f1
+from sapatchcore.score.metrics import auroc, average_precision, best_f1
 from sapatchcore.verify.pixels import pixel_metrics
 
 QUESTION = "Time of all metrics: a real test set's masks and maps, and made maps of 1024×1024"

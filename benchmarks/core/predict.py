@@ -27,7 +27,7 @@ from benchmarks.measure import (
 )
 from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import read_image
-from sapatchcore.verify.metrics import auroc
+from sapatchcore.score.metrics import auroc
 
 QUESTION = "predict: ms an image against the bare network, for two banks, two batches and three formats"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -26,10 +26,10 @@ from sapatchcore.datasets.samples import Dataset
 from sapatchcore.result import Result
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.fusion import fused, scales_of, tail
+from sapatchcore.score.metrics import auroc
 from sapatchcore.score.threshold import p_values, possible_rate
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate_result
-from sapatchcore.verify.metrics import auroc
 
 QUESTION = "The recommended preset, part by part, beside both of the paper's models; rules of fusion"
 RATES = (0.01, 0.05, 0.1)

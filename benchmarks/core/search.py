@@ -22,7 +22,7 @@ from sapatchcore.memory.search.approximate import FEWEST, ApproximateIndex
 from sapatchcore.memory.search.exact import ExactIndex
 from sapatchcore.memory.search.quantised import QuantisedIndex
 from sapatchcore.score.anomaly_score import score_patches
-from sapatchcore.verify.metrics import auroc
+from sapatchcore.score.metrics import auroc
 
 QUESTION = (
     "search: build, size, ms an image and recall of each search, for banks of 2,508 to 1,000,000 patches; image AUROC"

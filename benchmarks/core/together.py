@@ -40,9 +40,9 @@ from sapatchcore.embed.backbone import normalise
 from sapatchcore.result import Result
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.fusion import fused, scales_of, smoothed, tail
+from sapatchcore.score.metrics import auroc
 from sapatchcore.score.together import unit_of
 from sapatchcore.synth.write import write_dataset
-from sapatchcore.verify.metrics import auroc
 
 QUESTION = "Several networks together: image AUROC beside each alone, rules, time beside Wide ResNet-50-2"
 BATCH = 8
@@ -163,7 +163,7 @@ def _units(good: Scores) -> list[float]:
 
 
 RULES: dict[str, Rule] = {
-    "root mean square over √(qσ), as it is used": lambda s, good: _root_mean_square(_over(s, _units(good))),
+    "root mean square over √(qσ)": lambda s, good: _root_mean_square(_over(s, _units(good))),
     "root mean square over q": lambda s, good: _root_mean_square(_over(s, [np.quantile(one, 0.9) for one in good])),
     "sum of z": lambda s, good: np.sum(
         [(one - own.mean()) / own.std() for one, own in zip(s, good, strict=True)], axis=0

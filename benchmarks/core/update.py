@@ -25,10 +25,10 @@ from benchmarks.measure import Record, parser, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset, Sample
+from sapatchcore.score.metrics import auroc
 from sapatchcore.score.threshold import FALSE_REJECT, possible_rate
 from sapatchcore.synth.write import find_scene, write_dataset
 from sapatchcore.verify.evaluate import evaluate
-from sapatchcore.verify.metrics import auroc
 
 QUESTION = "fit on half and update with the rest, against fit on all; forget an image, against fit without it"
 RATES = (0.05, 0.1)

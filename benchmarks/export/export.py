@@ -17,7 +17,7 @@ from sapatchcore.export.export import export_model
 from sapatchcore.export.graph import FORMATS
 from sapatchcore.export.runtime import open_exported
 from sapatchcore.result import Result
-from sapatchcore.verify.metrics import auroc
+from sapatchcore.score.metrics import auroc
 
 QUESTION = "export: AUROC, scores and verdicts of every precision in both runtimes, against the model's own"
 RUNTIMES = {"onnx": "m.onnx", "openvino": "m.xml"}

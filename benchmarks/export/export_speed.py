@@ -44,7 +44,7 @@ from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.export.export import export_model
 from sapatchcore.export.runtime import onnx_session, openvino_session
-from sapatchcore.verify.metrics import auroc
+from sapatchcore.score.metrics import auroc
 
 QUESTION = (
     "an exported model, raw image to map: ms an image beside anomalib's OpenVINO export; image AUROC by precision"

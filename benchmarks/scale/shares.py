@@ -29,8 +29,8 @@ from sapatchcore.memory.spill import Spill
 from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.scale.fit import CANDIDATES, FEWEST_CANDIDATES
 from sapatchcore.score.anomaly_score import score_patches
+from sapatchcore.score.metrics import auroc
 from sapatchcore.synth.write import find_scene, write_dataset
-from sapatchcore.verify.metrics import auroc
 
 QUESTION = (
     "The coreset chosen over 2 to 16 shares against one machine's: covering radius, image AUROC, what travels, time"

@@ -34,9 +34,11 @@ from sapatchcore.settings import Settings, settings_from
 from sapatchcore.together.model_file import holds_several
 from sapatchcore.together.scored import Scored, Seen
 from sapatchcore.together.together import Together
+from sapatchcore.tuning.tune import Tunable
+from sapatchcore.tuning.tuning import tuning_in
 
 
-class SAPatchCore(Updatable):
+class SAPatchCore(Updatable, Tunable):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
@@ -168,7 +170,8 @@ class SAPatchCore(Updatable):
         Raises NotFittedError before ``fit``; ModelFileError where the file cannot be written.
         """
         inside = include_weights, include_thumbnails
-        write_model(Path(path), to_stored(self.settings, self.embedder, self.bank, self._calibration, *inside))
+        stored = to_stored(self.settings, self.embedder, self.bank, self._calibration, *inside)
+        write_model(Path(path), stored, self.noted)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -183,7 +186,9 @@ class SAPatchCore(Updatable):
         if cls is SAPatchCore and holds_several(Path(path)):
             return SeveralNetworks.load(path, **options)  # type: ignore[return-value]  # is one
         parts = load_model_file(Path(path), options)
-        return cls(**parts[0].model_dump()).take(*parts)
+        detector = cls(**parts[0].model_dump()).take(*parts)
+        detector.tuning = tuning_in(Path(path))
+        return detector
 
 
 class SeveralNetworks(Together, SAPatchCore):

@@ -31,13 +31,8 @@ from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.weights import PACKAGED, Weights, digest, origin
 from sapatchcore.embed.whitening import Whitening
 from sapatchcore.errors import ModelFileError, SettingsError
+from sapatchcore.learning import calibration_file as kept
 from sapatchcore.learning.calibrate import with_image_score
-from sapatchcore.learning.calibration_file import (
-    CALIBRATION_NAMES,
-    calibration_from,
-    calibration_header,
-    calibration_tensors,
-)
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.pooled import ROWS, SCALES, GlobalPart
 from sapatchcore.memory.training import NAMES, TrainingImages, files_to_tensors
@@ -71,8 +66,8 @@ class Stored:
     more: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def write_model(path: Path, stored: Stored) -> None:
-    """Write ``stored`` to ``path``, or leave ``path`` as it was. Raises ModelFileError where it cannot be written."""
+def write_model(path: Path, stored: Stored, noted: Mapping[str, Any] | None = None) -> None:
+    """Write ``stored``, and ``noted`` in its header, to ``path``, or leave ``path`` as it was. Raises ModelFileError then."""
     tensors = {
         "bank": stored.bank.detach().cpu().contiguous(),
         "bank.image": stored.images.to(torch.int32),
@@ -81,7 +76,7 @@ def write_model(path: Path, stored: Stored) -> None:
     }
     for name, value in (stored.weights or {}).items():
         tensors[_WEIGHTS + name] = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
-    header = {**stored.header, "format": FORMAT}
+    header = {**stored.header, **(noted or {}), "format": FORMAT}
     text = json.dumps({**header, "sha256": _checksum(header, tensors)}, sort_keys=True)
     size = sum(value.nbytes for value in tensors.values()) / 1e6
 
@@ -192,7 +187,7 @@ def _names_as_tensors(path: Path, header: dict[str, Any]) -> dict[str, torch.Ten
     try:
         tensors = files_to_tensors(NAMES, Texts.of(header.pop("training_images")).files)
         if (calibration := header["calibration"]) is not None:
-            tensors |= files_to_tensors(CALIBRATION_NAMES, Texts.of(calibration.pop("names")).files)
+            tensors |= files_to_tensors(kept.CALIBRATION_NAMES, Texts.of(calibration.pop("names")).files)
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"{path} is damaged: its header names no images. Copy it again, or make it anew."
@@ -220,10 +215,10 @@ def to_stored(
         "strides": backbone.strides,
         "grid": bank.grid,
         "covering_radius": {"chosen": bank.radius, "loosened": bank.loosened},
-        "calibration": calibration_header(calibration),
+        "calibration": kept.calibration_header(calibration),
         "weights_sha256": digest(backbone.weights),
     }
-    more = {**TrainingImages.of(bank.training).tensors(include_thumbnails), **calibration_tensors(calibration)}
+    more = TrainingImages.of(bank.training).tensors(include_thumbnails) | kept.calibration_tensors(calibration)
     if bank.global_part is not None:
         more[ROWS], header[SCALES] = bank.global_part.rows, bank.global_part.scales
     if embedder.whitening is not None:
@@ -279,7 +274,7 @@ def _restored(path: Path, stored: Stored, settings: Settings, embedder: Embedder
         for numbers, most in ((bank.images, len(bank.training)), (bank.cells, bank.grid[0] * bank.grid[1])):
             if int(numbers.min()) < 0 or int(numbers.max()) >= most:
                 raise ValueError("a row that came from no image")
-        calibration = calibration_from(stored.header["calibration"], stored.more, training, settings)
+        calibration = kept.calibration_from(stored.header["calibration"], stored.more, training, settings)
         return with_image_score(bank, calibration, settings, stored.header["settings"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -21,7 +21,7 @@ from made_screws import make_screws
 from sapatchcore import DataError, ModelFileError, NotFittedError, SAPatchCore, SettingsError
 from sapatchcore.model_file import Stored, read_model, write_model
 from sapatchcore.score.fusion import fused
-from sapatchcore.score.together import together
+from sapatchcore.score.together import CommonScale, together
 from sapatchcore.settings import settings_from
 from sapatchcore.together.model_file import NETWORKS, SCALE, describe_model, holds_several
 
@@ -148,7 +148,23 @@ def test_saved_and_loaded_it_is_the_same(pair: SAPatchCore, saved: Path, images:
     for name in pair.calibration.array_names:
         np.testing.assert_array_equal(getattr(found.calibration, name), getattr(pair.calibration, name))
     assert found._scale == pair._scale
-    assert SAPatchCore.load(saved, device="cpu", image_score="max").is_calibrated is False
+
+
+def test_with_another_image_score_it_is_as_fitted_with_that(
+    pair: SAPatchCore, saved: Path, images: Callable[..., UInt8]
+) -> None:
+    names = [*pair.provenance[0]]
+    found = SAPatchCore.load(saved, device="cpu", image_score="max")
+    assert len(found.calibration) == len(names)
+    grids = found.calibration.grids
+    np.testing.assert_allclose(found.calibration.largest, grids.max((1, 2)), rtol=1e-6)
+    assert found._scale == CommonScale.of([one.calibration for one in found.networks])
+    assert found._scale != pair._scale
+    new = images(2, seed=7)
+    result = found.predict(new)
+    np.testing.assert_allclose(
+        np.hypot(result.local_scores, result.context_scores), result.patch_scores.max((1, 2)), rtol=1e-5
+    )
 
 
 def test_a_file_without_weights_finds_them_again(pair: SAPatchCore, tmp_path: Path) -> None:

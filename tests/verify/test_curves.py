@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from sapatchcore.errors import MetricError
+from sapatchcore.score.metrics import RankCounts, auroc, average_precision
 from sapatchcore.verify import curves
 from sapatchcore.verify.curves import (
     POINTS,
@@ -24,7 +25,6 @@ from sapatchcore.verify.curves import (
     roc_curve,
     thinned,
 )
-from sapatchcore.verify.metrics import RankCounts, auroc, average_precision
 from sapatchcore.verify.pixels import pixel_metrics
 
 FEW = [-3.4e38, -1.0, -1e-45, 0.0, 1e-45, 0.5, 2.0, 3.4e38]  # few values, so that ties are common

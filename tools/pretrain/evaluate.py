@@ -24,8 +24,8 @@ from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import to_patches
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Projection, greedy_coreset
+from sapatchcore.score.metrics import auroc
 from sapatchcore.settings import Settings
-from sapatchcore.verify.metrics import auroc
 
 Maps = tuple[torch.Tensor, torch.Tensor]
 

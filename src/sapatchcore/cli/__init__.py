@@ -10,13 +10,14 @@ import typer
 
 from sapatchcore import __version__
 from sapatchcore.cli import inspect, learn, measure, model, records, serve
+from sapatchcore.cli.tune import tune
 from sapatchcore.errors import SAPatchCoreError, learn_needed
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
 )
 for command in (
-    *(learn.fit, learn.update, learn.forget),
+    *(learn.fit, tune, learn.update, learn.forget),
     *(inspect.predict, inspect.report, inspect.gif),
     *(measure.evaluate, measure.benchmark),
     *(model.info, model.export),

@@ -94,8 +94,7 @@ class Updatable(Calibrated):
 
     @property
     def covering_radius(self) -> float:
-        """Every patch learned from lies within this distance of a row of the bank, in the projection in which rows were
-        chosen."""
+        """Every patch learned from lies within this distance of a row of the bank, in the projection of the choice."""
         return self.bank.radius + self.bank.loosened
 
     @property
@@ -134,12 +133,11 @@ class Updatable(Calibrated):
         """Learn more good images: patches farther from the bank than its covering radius join it.
 
         Calibration goes on as it was made. Where it came from the training images, their scores stay, and the new images join
-        with the scores that the bank of before gives them: of images that it had not learned from. So no threshold falls
-        because of what was learned, and no good image that was accepted is rejected for it; but a global part is measured anew
-        by all images, and its scores move a little either way. Where it came from separate
-        images, these are scored anew, as far as their files are at hand; where not, their scores stay: the bank grew, so they
-        are upper bounds. calibrate: as of ``fit``, takes the place of all this. rescore: False keeps the scores of before
-        without looking for files.
+        with those that the bank of before gives them: of images that it had not learned from. So no threshold falls because of
+        what was learned, and no good image that was accepted is rejected for it; but a global part is measured anew by all
+        images, and its scores move a little either way. Separate images are scored anew where their files are at hand; where
+        not, their scores stay, as upper bounds: the bank grew. calibrate: as of ``fit``, takes the place of all this. rescore:
+        False keeps the scores of before without looking for files.
 
         Raises as ``fit``, and DataError for an image that was learned from already; the detector then is as it was.
         """
@@ -162,9 +160,8 @@ class Updatable(Calibrated):
 
         Raises DataError where the name is not known, or nothing would be left.
         """
-        self._bank, self._calibration = remove_image(
-            self.bank, self._calibration, self.embedder, os.fspath(image), progress
-        )
+        parts = self.bank, self._calibration, self.embedder
+        self._bank, self._calibration = remove_image(*parts, os.fspath(image), progress)
         return self
 
 

@@ -129,7 +129,8 @@ class FitCoordinator:
         if statistics:
             rows = torch.from_numpy(self._in_order([ray.get(one) for one in statistics]))
             bank, calibration = with_scales(replace(bank, global_part=GlobalPart.of(rows)), calibration)
-        write_model(Path(path), to_stored(self._embedder.settings, self._embedder, bank, calibration, *include))
+        stored = to_stored(self._embedder.settings, self._embedder, bank, calibration, *include)
+        write_model(Path(path), stored)
         return {
             "training_images": len(training),
             "bank": list(made.rows.shape),

@@ -9,8 +9,7 @@ root of mean squares, so that patch score² = local² + context² holds as for o
 d_k / σ_k does, up to a factor: a network weighs more whose good scores vary less; far beyond, the farthest weighs most.
 
 Of patch scores the image score is taken as ever, "max" or "smoothed": where networks agree on a place it is large, and what
-each alone finds odd by chance lies in different places. To combine image scores instead finds less;
-``benchmarks/core/together.py`` compares rules.
+each alone finds odd by chance lies in different places. ``benchmarks/core/together.py`` compares rules, of image scores, too.
 
 The global scores g_k come together likewise, and so does what places add to their squares. Both scores become one as of one
 network (``fusion.py``), with q and b of good images' scores by the networks together.

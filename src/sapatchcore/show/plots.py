@@ -145,6 +145,31 @@ def curves(
     return _svg(figure, title)
 
 
+def candidates_plot(points: Mapping[str, tuple[float, float]], chosen: str, budget_ms: float | None) -> str:
+    """What `tune` compared: quality against milliseconds an image.
+
+    points: (milliseconds, quality) by the candidate's name. chosen: the one that is marked and named. budget_ms: a line, where
+    one was given.
+    """
+    figure, (ax,) = _figure(1, SIZE)
+    for name, (spent, quality) in points.items():
+        if name != chosen:
+            ax.plot([spent], [quality], "o", color=OKABE_ITO[0], markersize=6, clip_on=False)
+    spent, quality = points[chosen]
+    (mark,) = ax.plot([spent], [quality], "D", color=OKABE_ITO[2], markersize=9, clip_on=False, zorder=5)
+    handles, names = [mark], [f"chosen: {chosen}"]
+    if budget_ms is not None:
+        handles.append(ax.axvline(budget_ms, color=_INK, linewidth=1.2, linestyle=":"))
+        names.append(f"{budget_ms:g} ms allowed")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("milliseconds an image, on this machine")
+    ax.set_ylabel("image AUROC on made defects, mean of groups")
+    ax.grid(color=_FAINT, alpha=0.25, linewidth=0.6)
+    ax.legend(handles, names, loc="lower right", framealpha=0)
+    figure.subplots_adjust(left=0.13, right=0.97, top=0.97, bottom=0.14)
+    return _svg(figure, "Candidates: quality against time")
+
+
 def _figure(rows: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

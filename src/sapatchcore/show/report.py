@@ -210,6 +210,8 @@ def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, 
         if calibration is None
         else f"{len(calibration)} good images, {SOURCES[calibration.source]}",
     }
+    if detector.tuning is not None:
+        model["Settings"] = detector.tuning.paragraph()
     settings = {name: _value(value) for name, value in detector.settings.model_dump(mode="json").items()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     times = {name: f"{value:.1f} s" for name, value in seconds.items()}

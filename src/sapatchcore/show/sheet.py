@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,13 @@ class Example:
     defect: UInt8Array
     mask: Mask
     name: str
+
+
+def sheet_png(examples: Sequence[Example]) -> bytes:
+    """``example_sheet`` as the bytes of a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(example_sheet(examples)).save(out, "PNG")
+    return out.getvalue()
 
 
 def example_sheet(examples: Sequence[Example]) -> UInt8Array:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
-
 from sapatchcore.data.sources import ImageSource, read_image, source_name
 from sapatchcore.datasets.samples import GOOD, GROUND_TRUTH, TEST, TRAIN, named_folder
+from sapatchcore.defects.foreground import LOOKED_AT, Foreground
+from sapatchcore.defects.made import KINDS, VERSION, MadeDefect, generator, make_defect
+from sapatchcore.defects.subject import Subject
 from sapatchcore.errors import DataError, SettingsError
-from sapatchcore.show.sheet import Example, example_sheet
-from sapatchcore.synth.defects import KINDS, VERSION, MadeDefect, generator, make_defect
-from sapatchcore.synth.foreground import LOOKED_AT, Foreground
-from sapatchcore.synth.subject import Subject
+from sapatchcore.show.sheet import Example, sheet_png
 from sapatchcore.synth.write import new_folder, png, write_below, write_facts
 
 HELD_OUT_EVERY = 5  # good images: every fifth is tested on, the others are learned from
@@ -110,9 +107,7 @@ def write_defects(
             raise DataError(
                 "The good images allow no defect: no part shows in those held out. Give images that show it."
             )
-        sheet = io.BytesIO()
-        Image.fromarray(example_sheet([one for some in examples.values() for one in some])).save(sheet, "PNG")
-        add(Path(SHEET), sheet.getvalue())
+        add(Path(SHEET), sheet_png([one for some in examples.values() for one in some]))
         facts = {"scene": "defects", "version": VERSION, "seed": seed, "left_out": list(left_out)}
         write_facts(part, {**facts, "kinds": {kind: group for kind, group in KINDS.items() if made[kind]}})
     test = {GOOD: len(held_out), **{kind: number for kind, number in made.items() if number}}

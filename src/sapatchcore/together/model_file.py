@@ -39,7 +39,7 @@ class Loaded:
 
     settings: Settings
     networks: list[Parts]
-    scale: CommonScale
+    scale: CommonScale | None
     peaks: Float32 | None
 
 
@@ -151,6 +151,8 @@ def _together(settings: Settings, networks: list[Parts], scale: CommonScale, sto
         peaks = stored.more[PEAKS].numpy()
         if peaks.shape != calibration.scores.shape or not np.isfinite(peaks).all():
             raise ValueError(f"{peaks.shape} largest values of maps")
+    if settings.image_score != stored.header["settings"]["image_score"]:  # as the networks' own scores were
+        return Loaded(settings, networks, None, None)
     return Loaded(settings, networks, scale, peaks)
 
 

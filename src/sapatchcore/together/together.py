@@ -32,9 +32,11 @@ from sapatchcore.score.together import CommonScale, calibration_together, togeth
 from sapatchcore.settings import Settings, settings_from
 from sapatchcore.together.model_file import load_together, stored_together
 from sapatchcore.together.scored import Scored, Seen
+from sapatchcore.tuning.tune import Tunable
+from sapatchcore.tuning.tuning import tuning_in
 
 
-class Together(Updatable):
+class Together(Updatable, Tunable):
     """What a detector does otherwise where `backbone` names several networks.
 
     Attributes: ``settings``, those of all; what an option is for each, where that is "auto" or one of several values, is in
@@ -115,7 +117,8 @@ class Together(Updatable):
     ) -> None:
         """As SAPatchCore.save: one file holds all networks."""
         scale, inside = self._require_learned(), (include_weights, include_thumbnails)
-        write_model(Path(path), stored_together(self.settings, self._networks, scale, self._calibration, *inside))
+        stored = stored_together(self.settings, self._networks, scale, self._calibration, *inside)
+        write_model(Path(path), stored, self.noted)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -123,6 +126,7 @@ class Together(Updatable):
         found = load_together(Path(path), options)
         detector = cls(**found.settings.model_dump())
         networks = [cls.single(**parts[0].model_dump()).take(*parts) for parts in found.networks]
+        detector.tuning = tuning_in(Path(path))
         return detector._take(networks, found.scale, found.peaks)
 
     @property

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.errors import MetricError
-from sapatchcore.verify.metrics import Float64, auroc, ranked
+from sapatchcore.score.metrics import Float64, auroc, ranked
 
 POINTS = 400  # of a thinned curve, at most
 UNSEEN = 1e-4  # of the side of a plot: a twentieth of a pixel of 500

@@ -22,8 +22,8 @@ from sapatchcore.datasets.samples import GOOD, Dataset, Sample
 from sapatchcore.detector import SAPatchCore
 from sapatchcore.errors import DataError, MetricError
 from sapatchcore.result import Result
+from sapatchcore.score.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.score.regions import window
-from sapatchcore.verify.metrics import auroc, average_precision, best_f1, per_defect_auroc
 from sapatchcore.verify.pixels import Lazy, PixelMetrics, pixel_metrics, spro_metrics
 
 T = TypeVar("T")

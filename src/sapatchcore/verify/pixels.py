@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.errors import MetricError
+from sapatchcore.score.metrics import RankCounts, Scores, check_beta
 from sapatchcore.score.regions import label_regions
 from sapatchcore.verify.curves import Curve, thinned
-from sapatchcore.verify.metrics import RankCounts, Scores, check_beta
 
 Mask = npt.NDArray[np.bool_]
 T_co = TypeVar("T_co", covariant=True)

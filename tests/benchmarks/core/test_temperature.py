@@ -9,8 +9,8 @@ from scripts import script
 
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.score.metrics import auroc
 from sapatchcore.synth.write import write_dataset
-from sapatchcore.verify.metrics import auroc
 
 
 def test_its_scores_are_the_detectors(tmp_path: Path) -> None:

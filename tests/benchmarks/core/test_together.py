@@ -11,8 +11,8 @@ from scripts import script
 
 from sapatchcore import SAPatchCore
 from sapatchcore.datasets.folders import open_dataset
+from sapatchcore.score.metrics import auroc
 from sapatchcore.synth.write import write_dataset
-from sapatchcore.verify.metrics import auroc
 
 NAMES = "builtin+test_resnet"
 
@@ -32,7 +32,7 @@ def test_its_scores_are_the_detectors(tmp_path: Path) -> None:
     wrong = np.array([not sample.is_good for sample in dataset.test])
     assert run["image_auroc"] == auroc(wrong, result.scores)
     scores = script("benchmarks/core/together.py").by_rule([one.predict(paths) for one in detector.networks])
-    used = scores["patch scores, root mean square over √(qσ), as it is used"]
+    used = scores["patch scores, root mean square over √(qσ)"]
     np.testing.assert_allclose(used, result.scores, rtol=1e-4)
     assert run["rules"] == {name: auroc(wrong, one) for name, one in scores.items()}
     assert list(run["alone"]) == NAMES.split("+")

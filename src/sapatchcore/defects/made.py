@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from sapatchcore.defects.combinations import COMBINATIONS, make_combination
+from sapatchcore.defects.foreground import Foreground
+from sapatchcore.defects.local_defects import LOCAL, make_local
+from sapatchcore.defects.subject import Bool, Subject, UInt8
+from sapatchcore.defects.window import Window
 from sapatchcore.errors import SettingsError, did_you_mean
-from sapatchcore.synth.combinations import COMBINATIONS, make_combination
-from sapatchcore.synth.foreground import Foreground
-from sapatchcore.synth.local_defects import LOCAL, make_local
-from sapatchcore.synth.subject import Bool, Subject, UInt8
-from sapatchcore.synth.window import Window
 
 VERSION = 1
 GROUPS = ("local", "combination")

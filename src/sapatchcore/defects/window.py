@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from sapatchcore.synth.shapes import clouds
-from sapatchcore.synth.subject import Float, Subject, UInt8
+from sapatchcore.defects.shapes import clouds
+from sapatchcore.defects.subject import Float, Subject, UInt8
 
 TILE = 5  # pixels at SIDE of the calm square that gives a ground's grain
 TILES = 5  # of them looked at

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sapatchcore.synth.shapes import blot, chip, clouds, line, made_texture, smooth_step, softened, wander
-from sapatchcore.synth.subject import ORDERED, Float, Subject, UInt8, depth_of
-from sapatchcore.synth.window import Window, behind, enlarged, hole, put_back, taken, window_around
+from sapatchcore.defects.shapes import blot, chip, clouds, line, made_texture, smooth_step, softened, wander
+from sapatchcore.defects.subject import ORDERED, Float, Subject, UInt8, depth_of
+from sapatchcore.defects.window import Window, behind, enlarged, hole, put_back, taken, window_around
 
 FAINTEST = 11.0  # grey levels of the weakest mark on a smooth surface
-OF_TEXTURE = 1.3  # of the surface's own deviation, added
+OF_TEXTURE = (1.3, 0.7)  # of the surface's own deviation, added: of a rough one; of one with lines, on which marks show
+GRAIN = 0.016  # of the side: what is finer than this is the surface's own roughness
 STRONGEST = 2.8  # times the weakest
 ON_PIECES = 0.6  # how often a defect of a carrier lies on what it carries
 
@@ -213,8 +214,9 @@ def make_local(subject: Subject, kind: str, random: np.random.Generator) -> tupl
     patch = taken(subject.image, window)
     surface = enlarged(subject.part, subject, window)
     grey = patch.mean(-1)
-    rough = float((grey - ndimage.gaussian_filter(grey, 0.008 * side, truncate=2)).std())
-    strength = (FAINTEST + OF_TEXTURE * rough) * math.exp(random.uniform(0, math.log(STRONGEST)))
+    rough = float((grey - ndimage.gaussian_filter(grey, GRAIN * side, truncate=2)).std())
+    faintest = FAINTEST + OF_TEXTURE[subject.is_ordered] * rough
+    strength = faintest * math.exp(random.uniform(0, math.log(STRONGEST)))
     level = float(grey[tuple(length // 2 for length in grey.shape)])
     room = (level - 5, 250 - level)  # below and above
     bright = bool(random.random() < 0.5) if min(room) > strength else room[1] > room[0]

@@ -21,8 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from sapatchcore.errors import DataError
-from sapatchcore.synth.subject import (
+from sapatchcore.defects.subject import (
     Bool,
     Float,
     Labels,
@@ -33,6 +32,7 @@ from sapatchcore.synth.subject import (
     shrunk,
     steepness,
 )
+from sapatchcore.errors import DataError
 
 LOOKED_AT = 16  # good images, at most
 FEW = 6  # of them, for a level of floors, which takes longer
@@ -103,15 +103,14 @@ class Foreground:
         small = shrunk(image)
         steep = steepness(small)
         part = self._part(small, steep)
-        carries = self.floor is not None or self.flood is None
-        if self.floor is not None or self.flood is None:
-            floors = np.zeros(part.shape, np.intp) if self.floor is None else _floors(steep, self.floor)
-            pieces, count = _islands(floors, part)
-            calm = ndimage.binary_erosion(floors > 0) & ~ndimage.binary_dilation(pieces > 0, iterations=SHADOW)
-        else:
+        if self.flood is not None and self.floor is None:
             pieces, count = _free_standing(part)
             calm = ~ndimage.binary_dilation(_dry(steep, self.flood) | part, iterations=2)
-        return Subject(image, part, calm, pieces, count, carries, ground_colour(small, calm), steep)
+            return Subject(image, part, calm, pieces, count, False, ground_colour(small, calm), steep)
+        floors = np.zeros(part.shape, np.intp) if self.floor is None else _floors(steep, self.floor)
+        pieces, count = _islands(floors, part)
+        calm = ndimage.binary_erosion(floors > 0) & ~ndimage.binary_dilation(pieces > 0, iterations=SHADOW)
+        return Subject(image, part, calm, pieces, count, True, ground_colour(small, calm), steep)
 
     def _part(self, small: Float, steep: Float) -> Bool:
         """(hs, ws) bool of one shrunk image and its gradient."""
@@ -119,8 +118,8 @@ class Foreground:
             part: Bool = _smoothed(steep) > self.lively
             return part
         dry = _dry(steep, self.flood)
-        opened = ndimage.binary_opening(dry, iterations=2)  # lines go, unless the part is all lines
-        part = opened if opened.sum() > 0.5 * dry.sum() else ndimage.binary_opening(dry)
+        opened = _opened(dry, 2)  # lines go, unless the part is all lines
+        part = opened if opened.sum() > 0.5 * dry.sum() else _opened(dry, 1)
         if part.any() and part.mean() <= CARRIER:
             part = _without_shadow(small, part, dry)
         return _large_only(part, steep)
@@ -133,6 +132,13 @@ def _smoothed(steep: Float) -> Float:
 
 def _border(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
+
+
+def _opened(mask: Bool, by: int) -> Bool:
+    """The mask without what is thinner than ``2·by + 1``; what the image's border cuts counts as going on beyond it."""
+    eroded = ndimage.binary_erosion(mask, iterations=by, border_value=1)
+    opened: Bool = ndimage.binary_dilation(eroded, iterations=by) & mask
+    return opened
 
 
 def _dry(steep: Float, level: float) -> Bool:
@@ -176,7 +182,8 @@ def _without_shadow(small: Float, part: Bool, dry: Bool) -> Bool:
     for differs, least in ways:
         far = np.zeros_like(part)
         far[part] = differs > least * np.quantile(differs, 0.75)
-        closed: Bool = ndimage.binary_fill_holes(ndimage.binary_closing(far, iterations=2)) & part
+        joined = ndimage.binary_erosion(ndimage.binary_dilation(far, iterations=2), iterations=2, border_value=1)
+        closed: Bool = ndimage.binary_fill_holes(joined) & part
         # A part with stripes of its ground's colour must not fall apart.
         if closed.sum() > LEFT * part.sum() and _count_large(closed) <= regions:
             return closed

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from sapatchcore.errors import DataError
-from sapatchcore.synth.foreground import Foreground
-from sapatchcore.synth.subject import (
+from sapatchcore.defects.foreground import Foreground
+from sapatchcore.defects.subject import (
     Subject,
     depth_of,
     describe_piece,
@@ -20,6 +19,7 @@ from sapatchcore.synth.subject import (
     long_axis,
     shrunk,
 )
+from sapatchcore.errors import DataError
 
 Bool = npt.NDArray[np.bool_]
 

@@ -3,8 +3,8 @@
 Where an image shows several pieces, a whole one is moved, doubled, removed, exchanged or mirrored. Where it shows one part alone,
 a section of that part is (``sections.py``).
 
-What good images show anyway is no defect: a piece is moved only to where none of them shows one like it, two are exchanged only
-where that holds for both, and one is mirrored only where no turn brings it back.
+What good images show anyway is no defect: a piece is moved only to where none of those that the foreground was learned from shows
+one like it, two are exchanged only where that holds for both, and one is mirrored only where no turn brings it back.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sapatchcore.synth.canvas import SAME_GROUND, Canvas, grown, turned, turning
-from sapatchcore.synth.foreground import Foreground
-from sapatchcore.synth.sections import change_section
-from sapatchcore.synth.subject import Bool, Subject, UInt8, describe_piece, long_axis
-from sapatchcore.synth.window import Window
+from sapatchcore.defects.canvas import SAME_GROUND, Canvas, grown, turned, turning
+from sapatchcore.defects.foreground import Foreground
+from sapatchcore.defects.sections import change_section
+from sapatchcore.defects.subject import Bool, Subject, UInt8, describe_piece, long_axis
+from sapatchcore.defects.window import Window
 
 COMBINATIONS = ("moved", "doubled", "removed", "swapped", "mirrored")
 ALIKE_COLOUR = 30  # grey levels

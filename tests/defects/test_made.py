@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from sapatchcore.defects.foreground import Foreground
+from sapatchcore.defects.local_defects import LOCAL
+from sapatchcore.defects.made import GROUPS, KINDS, VISIBLE, changed, generator, made_defects, make_defect
+from sapatchcore.defects.subject import Subject
+from sapatchcore.defects.window import Window
 from sapatchcore.errors import SettingsError
-from sapatchcore.synth.defects import GROUPS, KINDS, VISIBLE, changed, generator, made_defects, make_defect
-from sapatchcore.synth.foreground import Foreground
-from sapatchcore.synth.local_defects import LOCAL
-from sapatchcore.synth.subject import Subject
-from sapatchcore.synth.window import Window
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]

@@ -23,7 +23,7 @@ SIDE = 192  # pixels of the longer side at which parts are looked for
 SMALLEST = 32  # pixels of an image's shorter side
 TURNS = 24  # angles at which a mirrored outline is compared with itself
 COARSE = 48  # pixels a side at which it is
-OTHER = 0.25  # of a piece's area: what its outline and its mirror image's differ by at the best turn, at least
+OTHER = 0.32  # of a piece's area: what its outline and its mirror image's differ by at the best turn, at least
 LONG = 1.5  # times as long as wide: a rounder part has no axis of its own
 ORDERED = 0.52  # mean likeness of directions: of rough surfaces below 0.46; of wires, threads and outlines above 0.58
 

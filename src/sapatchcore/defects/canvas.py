@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage, signal
 
-from sapatchcore.synth.shapes import smooth_step, softened
-from sapatchcore.synth.subject import Bool, Float, Subject, UInt8
-from sapatchcore.synth.window import Window, behind, enlarged, taken
+from sapatchcore.defects.shapes import smooth_step, softened
+from sapatchcore.defects.subject import Bool, Float, Subject, UInt8
+from sapatchcore.defects.window import Window, behind, enlarged, taken
 
 SAME_GROUND = 35.0  # grey levels between the grounds of two places, at most, for a piece to go from one to the other
 BRIGHTER = 1.1  # times a piece may become lighter or darker to fit its new ground

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from sapatchcore.synth.canvas import Canvas, Lifted, grown, turned, turning
-from sapatchcore.synth.subject import Bool, Float, long_axis
+from sapatchcore.defects.canvas import Canvas, Lifted, grown, turned, turning
+from sapatchcore.defects.subject import Bool, Float, long_axis
 
 ENDS = {"moved": (0.15, 0.45), "removed": (0.08, 0.35), "doubled": (0.12, 0.4)}  # of the part's length
 SPOTS = (0.4, 0.9)  # radii of a disc that fits in the part
@@ -31,7 +31,7 @@ def change_section(canvas: Canvas, part: Bool, kind: str, random: np.random.Gene
             angle = random.uniform(-BENT, BENT) if aligned else random.uniform(0, 2 * math.pi)
             place = canvas.free_place(part, angle, None, random)
             if place is not None:
-                canvas.paste(turned(canvas.lift(grown(part, 1)), turning(angle)), place)
+                canvas.paste(turned(canvas.lift(part), turning(angle)), place)
                 return True
     angle, is_long = long_axis(part)
     if not is_long:
@@ -39,7 +39,8 @@ def change_section(canvas: Canvas, part: Bool, kind: str, random: np.random.Gene
     along, across = _axes(part, angle)
     low, high = (float(value) for value in np.quantile(along[part], (0.01, 0.99)))
     length = (high - low) * random.uniform(*ENDS[kind])
-    from_end = along - low if random.random() < 0.5 else high - along
+    at_low = bool(random.random() < 0.5)
+    from_end = along - low if at_low else high - along
     band = from_end + _ragged(across, random) < length
     end = part & band
     if not end.any():
@@ -47,7 +48,7 @@ def change_section(canvas: Canvas, part: Bool, kind: str, random: np.random.Gene
     if kind == "removed":
         canvas.erase(grown(part, 2) & band, random)
         return True
-    piece = canvas.lift(grown(part, 1) & band)
+    piece = canvas.lift(end if kind == "doubled" else grown(part, 1) & band)
     if kind == "doubled":
         angle = random.uniform(0, 2 * math.pi)
         place = canvas.free_place(end, angle, None, random)
@@ -57,8 +58,8 @@ def change_section(canvas: Canvas, part: Bool, kind: str, random: np.random.Gene
     row, column = canvas.middle(grown(part, 1) & band)
     canvas.erase(grown(part, 2) & band, random)
     half = canvas.scale[0] * float(np.quantile(np.abs(across[end]), 0.95))
-    aside, outward = half * random.uniform(0.15, 0.5) * random.choice([-1, 1]), half * random.uniform(0, 0.3)
-    outward *= -1 if from_end[end].sum() == (along[end] - low).sum() else 1
+    aside = half * random.uniform(0.15, 0.5) * float(random.choice([-1, 1]))
+    outward = half * random.uniform(0, 0.3) * (-1 if at_low else 1)
     row += aside * math.cos(angle) + outward * math.sin(angle)
     column += outward * math.cos(angle) - aside * math.sin(angle)
     canvas.paste(turned(piece, turning(random.uniform(-0.2, 0.2))), (row, column))
