@@ -20,7 +20,6 @@ def info(
 ) -> None:
     """Print what a model file or an exported one holds."""
     from sapatchcore.export.metadata import is_exported
-    from sapatchcore.tuning.tuning import TUNING, Tuning
 
     if is_exported(model):
         from sapatchcore.export.runtime import describe_exported
@@ -38,8 +37,10 @@ def info(
         typer.echo(json.dumps(summary))
         return
     summary |= summary.pop("networks", {})
-    if TUNING in summary:
-        summary[TUNING] = Tuning.from_dict(summary[TUNING]).paragraph()
+    if "tuning" in summary:
+        from sapatchcore.tuning.tuning import Tuning
+
+        summary["tuning"] = Tuning.from_dict(summary["tuning"]).paragraph()
     if summary["calibration"] is not None:
         summary["promise"] = promise_sentence(summary["calibration"]["images"])
     for name, value in summary.items():
