@@ -30,12 +30,11 @@ from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.search import brute_force, exact
 from sapatchcore.memory.training import TrainingImage
 from sapatchcore.result import gather_result
-from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
+from sapatchcore.score import anomaly_score, explain, metrics, regions, reweighted, threshold, verdict
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import LEAVE_ONE_OUT, Calibration
 from sapatchcore.score.verdict import Parts
 from sapatchcore.settings import settings_from
-from sapatchcore.verify import metrics
 
 
 def check_attention(x: torch.Tensor) -> None:

@@ -23,9 +23,8 @@ from sapatchcore.learning import calibrate
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
 from sapatchcore.memory.search import brute_force, exact
-from sapatchcore.score import anomaly_score, explain, regions, reweighted, threshold, verdict
+from sapatchcore.score import anomaly_score, explain, metrics, regions, reweighted, threshold, verdict
 from sapatchcore.score.calibration import concatenated
-from sapatchcore.verify import metrics
 
 Patch = pytest.MonkeyPatch
 

@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from sapatchcore.errors import MetricError
+from sapatchcore.score import metrics
 from sapatchcore.score.metrics import RankCounts, auroc, average_precision, best_f1, per_defect_auroc
-from sapatchcore.verify import metrics
 
 # Few values, so ties are common; among them zeros of both signs, subnormals, neighbours and huge ones.
 FEW = [-3.4e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 0.5, float(np.nextafter(np.float32(0.5), 1)), 2.0, 3.4e38]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sapatchcore.errors import MetricError
+from sapatchcore.score import metrics
 from sapatchcore.score.regions import label_regions
-from sapatchcore.verify import metrics
 from sapatchcore.verify.pixels import pixel_metrics, spro_metrics
 
 FEW = [-3.4e38, -1.0, -1e-45, 0.0, 1e-45, 0.5, 2.0, 3.4e38]

@@ -25,7 +25,9 @@ def test_it_compares_estimates_with_what_the_detector_finds(tmp_path: Path) -> N
     result = detector.fit([one.path for one in dataset.train]).predict([one.path for one in dataset.test])
     first = found["candidates"][0]
     assert first["candidate"] == "builtin 96"
-    assert first["true"] == pytest.approx(auroc(np.array([not one.is_good for one in dataset.test]), result.scores), abs=1e-6)
+    assert first["true"] == pytest.approx(
+        auroc(np.array([not one.is_good for one in dataset.test]), result.scores), abs=1e-6
+    )
     best = max(row["true"] for row in found["candidates"])
     assert found["regret"] == pytest.approx(best - found["chosen_true"], abs=2e-6)
 
