@@ -18,7 +18,7 @@ from conftest import LIGHT, write_images
 from made_parts import bar
 from PIL import Image
 
-from sapatchcore import DataError, SAPatchCore, SettingsError
+from sapatchcore import DataError, MissingPackageError, SAPatchCore, SettingsError
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.score.metrics import auroc
 from sapatchcore.settings import settings_from
@@ -293,6 +293,16 @@ def test_what_was_chosen_is_kept_in_the_model_file(
 def test_wrong_use_is_a_sentence(images: int, options: dict[str, Any], message: str, parts: np.ndarray) -> None:
     with pytest.raises((DataError, SettingsError), match=message):
         SAPatchCore.tune(parts[:images], **{"backbones": ["builtin"], **options})
+
+
+def test_networks_whose_package_is_missing_are_no_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_is_there(name: str) -> Path:
+        if name == "efficientnet_lite2":
+            return Path("weights.pth")
+        raise MissingPackageError(name)
+
+    monkeypatch.setattr(tuning, "packaged_file", one_is_there)
+    assert tuning.available() == ["builtin", "efficientnet_lite2"]
 
 
 def test_plain_images_are_a_sentence() -> None:

@@ -8,18 +8,17 @@ within ``TIE`` of it the fastest.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 from typing import Any, Self, cast
 
 from sapatchcore.data.sources import Images, Progress, as_sources
 from sapatchcore.datasets.folders import training_images as good_images
 from sapatchcore.embed.adaptation import size_like
 from sapatchcore.embed.builtin import BUILTIN
-from sapatchcore.embed.weights import PACKAGED
-from sapatchcore.errors import SettingsError
+from sapatchcore.embed.weights import PACKAGED, packaged_file
+from sapatchcore.errors import MissingPackageError, SettingsError
 from sapatchcore.networks import AND, joined
 from sapatchcore.settings import settings_from
 from sapatchcore.tuning.judge import Candidate, Make, judge
@@ -132,14 +131,14 @@ def tuned(
 
 
 def available() -> list[str]:
-    """The networks whose weights are at hand without a hub: the built-in one, and those of installed packages."""
+    """The networks whose weights are at hand without a hub: the built-in one, and those of installed packages.
+
+    Raises WeightsError where a package's file is damaged.
+    """
     found = [BUILTIN]
-    for name, known in PACKAGED.items():
-        try:
-            there = Path(str(distribution(known.package).locate_file(known.file))).is_file()
-        except PackageNotFoundError:
-            there = False
-        if there:
+    for name in PACKAGED:
+        with contextlib.suppress(MissingPackageError):
+            packaged_file(name)
             found.append(name)
     return found
 
