@@ -323,3 +323,5 @@ def test_the_command_writes_model_sheet_and_plot(
     assert (tmp_path / "part.tuning.svg").read_text(encoding="utf-8").startswith("<svg")
     assert run("tune", good, "-o", tmp_path / "no" / "m.safetensors") == 1
     assert "does not exist" in capsys.readouterr().err
+    assert run("tune", good, "-o", out, "--resize", "64") == 2
+    assert "No such option: --resize" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -58,8 +58,9 @@ _STAGES = {
 }
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of settings.py; it receives those that were given as ``options``, checked."""
+def with_settings(command: Callable[..., None], without: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command every option of settings.py but ``without``; it receives those that were given as ``options``, checked."""
+    names = [name for name in Settings.model_fields if name not in without]
     own = inspect.signature(command, eval_str=True)
     added = [
         inspect.Parameter(
@@ -70,12 +71,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
                 str | None, typer.Option(help=f"{field.description} Default: {_shown(field.default)}.")
             ],
         )
-        for name, field in Settings.model_fields.items()
+        for name in names
+        for field in [Settings.model_fields[name]]
     ]
 
     @functools.wraps(command)
     def wrapper(*args: Any, **given: Any) -> None:
-        options = {name: given.pop(name) for name in Settings.model_fields}
+        options = {name: given.pop(name) for name in names}
         chosen = {name: _typed(name, value) for name, value in options.items() if value is not None}
         settings_from(chosen)
         command(*args, **given, options=chosen)

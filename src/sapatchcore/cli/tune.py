@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,10 @@ from sapatchcore.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from sapatchcore.tuning.judge import Candidate
 
+CHOSEN = ("backbone", "resize")  # of the settings, those that are no option here
 
-@with_settings
+
+@partial(with_settings, without=CHOSEN)
 def tune(
     data: Annotated[
         Path, typer.Argument(help="Good images, ten or more: a data set's category, or a folder of images.")
