@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from benchmarks.measure import Record, parser, table
 from sapatchcore import SAPatchCore
@@ -93,10 +94,9 @@ def agreement(rows: list[dict[str, Any]], tuning: Tuning) -> dict[str, Any]:
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
     """The correlation of ranks, equal values sharing theirs; None where either does not vary."""
-    ranks = [((x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)).astype(float) for x in (one, other)]
-    if min(rank.std() for rank in ranks) == 0:
+    if min(np.ptp(one), np.ptp(other)) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(one, other).statistic)
 
 
 def whole(sets: list[dict[str, Any]]) -> dict[str, Any]:

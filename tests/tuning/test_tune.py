@@ -19,13 +19,14 @@ from made_parts import bar
 from PIL import Image
 
 from sapatchcore import DataError, MissingPackageError, SAPatchCore, SettingsError
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.score.metrics import auroc
 from sapatchcore.settings import settings_from
 from sapatchcore.tuning import judge as judging
 from sapatchcore.tuning import tune as tuning
 from sapatchcore.tuning.judge import FOLDS, Candidate, judge
-from sapatchcore.tuning.made_images import GOOD, MadeImages, Networks, Remembered
+from sapatchcore.tuning.made_images import MadeImages, Networks, Remembered
 from sapatchcore.tuning.tuning import Tuning, called, tuning_in
 
 OPTIONS: dict[str, Any] = {

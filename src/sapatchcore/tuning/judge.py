@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.defects.made import GROUPS, KINDS
-from sapatchcore.learning.images import Updatable
 from sapatchcore.score.metrics import auroc
 from sapatchcore.score.threshold import possible_rate
-from sapatchcore.tuning.made_images import GOOD, AtSize, MadeImages, Networks
+from sapatchcore.tuning.made_images import AtSize, MadeImages, Networks
 
 FOLDS = 3
 RATE = 0.01  # promised, of good images rejected; where the images are too few for it, the smallest possible
@@ -67,7 +67,7 @@ def judge(make: Make, options: Mapping[str, Any], examples: MadeImages, networks
     above, rates, spent = np.zeros(len(scores), np.bool_), [], math.inf
     for fold in range(FOLDS):
         detector = make(**options)
-        for one in of_one_network(detector):
+        for one in detector.networks:
             one.embedder = networks.embedder(one.settings)
         detector.fit([pictures.images[at] for at in _chosen(pictures, fold, held_out=False)])
         at = np.array(_chosen(pictures, fold, held_out=True))
@@ -97,11 +97,6 @@ def judge(make: Make, options: Mapping[str, Any], examples: MadeImages, networks
         rate=max(rates),
         milliseconds=spent,
     )
-
-
-def of_one_network(detector: Any) -> Sequence[Any]:
-    """The detectors of one network each that ``detector`` consists of."""
-    return getattr(detector, "networks", (detector,))
 
 
 def _chosen(pictures: AtSize, fold: int, *, held_out: bool) -> list[int]:
@@ -135,8 +130,8 @@ def _standard_error(area: float, good: int, bad: int) -> float:
     return math.sqrt(max(variance, 0) / (good * bad))
 
 
-def _milliseconds(detector: Updatable, pictures: AtSize) -> float:
-    shared = [one.embedder.shared for one in of_one_network(detector)]
+def _milliseconds(detector: Any, pictures: AtSize) -> float:
+    shared = [one.embedder.shared for one in detector.networks]
     for network in shared:
         network.remembers = False
     spent = []

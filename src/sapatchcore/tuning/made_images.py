@@ -14,6 +14,7 @@ import torch
 
 from sapatchcore.data.pixels import Size, UInt8Array, prepare
 from sapatchcore.data.sources import ImageSource, read_image, source_name
+from sapatchcore.datasets.samples import GOOD
 from sapatchcore.defects.combinations import COMBINATIONS
 from sapatchcore.defects.foreground import Foreground
 from sapatchcore.defects.local_defects import LOCAL
@@ -30,7 +31,6 @@ FEWEST = 10  # good images: with less, each third that is held out is three imag
 MOST = 90  # that are looked at while candidates are compared; the model that comes out learns from all
 WANTED = 120  # made defects of each group, or somewhat more
 SHOWN = 16  # kept at full size, for people to look at
-GOOD = "good"
 
 Shown = tuple[UInt8Array, MadeDefect]  # a good image, and a defect on it
 
@@ -74,22 +74,23 @@ class MadeImages:
             first = not self.shown
             for number in range(len(self.sources)):
                 image = self._image(number)
-                for kind, picture, made in ((GOOD, image, None), *self._made(self._foreground.find(image), number)):
+                defects = self._made(self._foreground.find(image), number)
+                for kind, picture in ((GOOD, image), *((one.kind, one.image) for one in defects)):
                     found.images.append(prepare(picture, size, None))
                     found.kinds.append(kind)
                     found.sources.append(number)
-                    if made is not None and first and len(self.shown) < SHOWN:
-                        self.shown.append((image, made))
+                if first:
+                    self.shown += [(image, one) for one in defects[: SHOWN - len(self.shown)]]
             self._at = size, found
         return self._at[1]
 
     def _image(self, number: int) -> UInt8Array:
         return read_image(self.sources[number], source_name(self.sources[number], number))
 
-    def _made(self, subject: Subject, number: int) -> list[tuple[str, UInt8Array, MadeDefect | None]]:
+    def _made(self, subject: Subject, number: int) -> list[MadeDefect]:
         """Of each group so many that all images together have ``WANTED``; kinds take turns, one that the image does not allow
         leaves its turn to the next."""
-        made: list[tuple[str, UInt8Array, MadeDefect | None]] = []
+        made: list[MadeDefect] = []
         each = -(-WANTED // len(self.sources))
         for kinds in (tuple(LOCAL), tuple(COMBINATIONS)):
             tried = [kinds[(number * each + turn) % len(kinds)] for turn in range(len(kinds))]
@@ -99,7 +100,7 @@ class MadeImages:
                     break
                 found = make_defect(subject, kind, generator(self.seed, number, kind), self._foreground)
                 if found is not None:
-                    made.append((kind, found[0], MadeDefect(*found, kind, number)))
+                    made.append(MadeDefect(*found, kind, number))
                     done += 1
         return made
 

@@ -19,7 +19,7 @@ from sapatchcore.embed.adaptation import size_like
 from sapatchcore.embed.builtin import BUILTIN
 from sapatchcore.embed.weights import PACKAGED, packaged_file
 from sapatchcore.errors import MissingPackageError, SettingsError
-from sapatchcore.networks import AND, joined
+from sapatchcore.networks import AND, joined, names_of
 from sapatchcore.settings import settings_from
 from sapatchcore.tuning.judge import Candidate, Make, judge
 from sapatchcore.tuning.made_images import MadeImages, Networks
@@ -198,7 +198,7 @@ class _Comparison:
     def look_at(self, options: dict[str, Any]) -> None:
         """Judge a candidate, unless it was judged, or there is no time for it."""
         height, width = settings_from(options).resize
-        pixels = height * width * (1 + str(options["backbone"]).count(AND))
+        pixels = height * width * len(names_of(str(options["backbone"])))
         if any(one.options == options for one in self.judged):
             return
         if self.judged and self.spent() + 0.7 * self._rate * pixels > self.seconds:
