@@ -77,7 +77,7 @@ def check_coreset(x: torch.Tensor, count: int, seed: int, *, same_radius: bool =
     assert torch.equal(whole.rows, coreset.greedy_coreset(x, count, seed=seed))
     np.testing.assert_allclose(whole.radius**2, oracle.radius(points, whole.rows.tolist()) ** 2, rtol=2e-5, atol=noise)
     if same_radius:
-        radii = [oracle.radius(points, one) for one in (rows, oracle.k_center(points, count, first))]
+        radii = [oracle.radius(points, one) for one in (rows, oracle.k_center(points, count, [first]))]
         np.testing.assert_allclose(radii[0] ** 2, radii[1] ** 2, rtol=2e-5, atol=noise)
 
 
@@ -256,18 +256,26 @@ def left_out(detector: SAPatchCore, images: Any) -> SAPatchCore:
 
 
 def check_cross_fitted(detector: SAPatchCore, images: Any) -> None:
-    """The calibration is what detectors say that were fitted on all other folds, with as many rows."""
+    """The calibration is what detectors say that know the other folds alone, with as many rows: the bank's own from there, then
+    always the patch that is farthest from all."""
     calibration, settings = detector.calibration, detector.settings.model_dump()
     n, rows = len(images), len(detector.memory_bank)
     folds = min(5, n)
     patches = detector.bank.grid[0] * detector.bank.grid[1]
+    x = detector.embed(images).reshape(n * patches, -1).astype(np.float64)
+    if settings["projection"] is not None:
+        x = x @ oracle.projection_matrix(x.shape[1], settings["projection"], settings["seed"])
     for fold in range(folds):
         inside = [i for i in range(n) if i % folds == fold]
         others = [i for i in range(n) if i % folds != fold]
-        ratio = min(1, (rows + 0.5) / (len(others) * patches))
-        other = SAPatchCore(**{**settings, "coreset_ratio": ratio}).fit(
-            [images[i] for i in others], calibrate=images[:1]
-        )
+        outside = np.flatnonzero(np.arange(n).repeat(patches) % folds != fold)
+        bank = detector.bank.images * patches + detector.bank.cells
+        kept = np.searchsorted(outside, bank[detector.bank.images % folds != fold])
+        chosen = torch.tensor(oracle.k_center(x[outside], min(rows, len(outside)), kept.tolist()))
+        other = SAPatchCore(**settings).fit([images[i] for i in others], calibrate=images[:1])
+        learned = torch.from_numpy(other.embed([images[i] for i in others])).flatten(0, 2)
+        own = {"rows": learned[chosen], "images": chosen // patches, "cells": chosen % patches}
+        other._bank = dataclasses.replace(other.bank, **own)
         result = other.predict([images[i] for i in inside])
         for name, expected in (
             ("scores", result.scores),

@@ -6,7 +6,7 @@ Letters: n images or points, c channels, h and w cells, p patches an image, d nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import kornia
@@ -42,9 +42,9 @@ def attention_by_matrix(x: torch.Tensor) -> torch.Tensor:
     return (weights @ flat[..., None])[..., 0].reshape(x.shape)
 
 
-def k_center(x: Float64, count: int, first: int) -> list[int]:
-    """Greedy k-center: after ``first``, always the point farthest from all chosen ones; O(count · n)."""
-    chosen = [first]
+def k_center(x: Float64, count: int, begun: Sequence[int]) -> list[int]:
+    """Greedy k-center: after those ``begun`` with, always the point farthest from all chosen ones; O(count · n)."""
+    chosen = list(begun)
     while len(chosen) < count:
         distances = cdist(x, x[chosen]).min(axis=1)
         distances[chosen] = -1
@@ -161,7 +161,7 @@ class Pipeline:
         if self.projection is not None:
             x = rows @ projection_matrix(rows.shape[1], self.projection, self.seed)
         first = int(np.random.default_rng(self.seed).integers(len(x)))
-        return rows[k_center(x, max(1, int(self.coreset_ratio * len(x))), first)]
+        return rows[k_center(x, max(1, int(self.coreset_ratio * len(x))), [first])]
 
     def predict(self, images: npt.NDArray[np.uint8], bank: Float64, neighbors: int | None) -> list[Scored]:
         """Score images; ``neighbors`` None is the authors' image score, else Roth et al.'s weight."""

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from benchmarks.measure import BACKBONE, Record, images_for, interleaved, parser
 from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import Images, read_image
 from sapatchcore.datasets.samples import Dataset
+from sapatchcore.learning import calibrate
+from sapatchcore.memory.coreset import choose
+from sapatchcore.score.threshold import threshold
 from sapatchcore.show.report import write_report
 from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate
@@ -38,7 +42,12 @@ def main(arguments: list[str] | None = None) -> None:
             detector = SAPatchCore(backbone=backbone, weights=weights, device="cpu")
             share = calibration_share(detector, learned, 1 if given.quick else 3)
             explained = explanation(detector, dataset, count, repeats)
-            record[backbone] = {"bank": len(detector.memory_bank), **share, **explained}
+            record[backbone] = {
+                "bank": len(detector.memory_bank),
+                **share,
+                **explained,
+                "anew": anew(detector, learned),
+            }
             rows.append((backbone, shown(share["calibration_share_of_fit"]), shown(explained["explain_ms"])))
             if backbone == "builtin":
                 record["report"] = report(detector, dataset, folder)
@@ -65,6 +74,26 @@ def calibration_share(detector: SAPatchCore, learned: Images, rounds: int) -> di
         shares.append(calibration / (whole - calibration))
         seconds.append(calibration)
     return {"calibration_share_of_fit": spread(shares[1:]), "calibration_seconds": spread(seconds[1:])}
+
+
+def anew(detector: SAPatchCore, learned: Images) -> dict[str, float]:
+    """Calibration as fit takes it, over that where every fold's bank is chosen from nothing."""
+    found, seconds = [], []
+    choices = {"begun": choose, "anew": lambda *given, begun=None, **options: choose(*given, **options)}  # noqa: ARG005
+    for choice in choices.values():
+        last = {}
+        with mock.patch.object(calibrate, "choose", choice):
+            detector.fit(learned, lambda stage, *_: last.update({stage: time.perf_counter()}))  # noqa: B023
+        seconds.append(time.perf_counter() - last["coreset"])
+        found.append(detector.calibration.grids.max((1, 2)))
+    rates = [max(rate, 1 / (len(found[0]) + 1)) for rate in (0.05, 0.01)]
+    limits = [[threshold(scores, rate) for rate in rates] for scores in found]
+    return {
+        "begun_over_anew_seconds": seconds[0] / seconds[1],
+        "begun_over_anew_scores": float(np.median(found[0] / found[1])),
+        "begun_over_anew_threshold_5_percent": limits[0][0] / limits[1][0],
+        "begun_over_anew_threshold_1_percent": limits[0][1] / limits[1][1],
+    }
 
 
 def explanation(detector: SAPatchCore, dataset: Dataset, count: int, repeats: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from sapatchcore import SettingsError
 from sapatchcore.embed.patches import Patches, to_patches
@@ -60,6 +61,41 @@ def test_some_rows_alone_are_chosen_as_if_there_were_no_others(kind: str, count:
     assert found.radius == pytest.approx(alone.radius, rel=1e-4, abs=1e-3)
     with pytest.raises(SettingsError, match=f"in 1 to {rows}, the number of patches. Got {rows + 1}"):
         coreset.choose(x, rows + 1, seed=5, among=among)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("begin", "count"), [(1, 60), (40, 60), (60, 60), (59, 800)])
+def test_goes_on_from_rows_that_are_chosen_already(kind: str, begin: int, count: int) -> None:
+    """As the plain loop does, among some rows alone."""
+    x, rng = points(1000, 8, kind), np.random.default_rng(7)
+    among = np.sort(rng.choice(1000, 800, replace=False))
+    kept = rng.choice(800, begin, replace=False)
+    rows = torch.from_numpy(among[kept])
+    squared = coreset.squared_to_groups(x, rows, torch.zeros(begin, dtype=torch.int64), 1)[0]
+    begun = coreset.Begun(rows, squared)
+    found = coreset.choose(x, count, seed=5, among=torch.from_numpy(among), begun=begun)
+    assert found.rows[:begin].tolist() == rows.tolist()
+    assert len(set(found.rows.tolist())) == count
+    assert set(found.rows.tolist()) <= set(among.tolist())
+    plain = among[oracle.k_center(x.double().numpy()[among], count, kept.tolist())]
+    if kind in ("normal", "clustered", "far from the origin") and count < 800:
+        assert found.rows.tolist() == plain.tolist()
+    covered = x.double().numpy()[among]
+    expected, own = (cdist(covered, x.double().numpy()[one]).min(1).max() for one in (plain, found.rows))
+    assert found.radius == pytest.approx(own, rel=1e-4, abs=2e-2)
+    if kind != "duplicates":
+        assert own == pytest.approx(expected, rel=1e-4, abs=2e-2)
+
+
+@pytest.mark.parametrize("n", [1, 511, 1300])
+def test_squared_distances_to_the_rows_of_each_group(n: int) -> None:
+    x, rows = points(1300, 8, "normal")[:n], torch.arange(0, n, 3)
+    group = torch.from_numpy(np.random.default_rng(1).choice([0, 1, 3], len(rows)))
+    found = coreset.squared_to_groups(x, rows, group, 4)
+    for number in range(4):
+        own = x[rows[group == number]].double().numpy()
+        expected = cdist(x.double().numpy(), own).min(1) ** 2 if len(own) else np.full(n, np.inf)
+        np.testing.assert_allclose(found[number].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 299, 300, 301])

@@ -59,7 +59,7 @@ def test_the_choice_is_that_of_the_plain_loop(kind: str, shares: int, shown: int
     assert rows[0] == first
     assert len(set(rows)) == count
     exact = x.double().numpy()
-    plain = k_center(exact, count, first)
+    plain = k_center(exact, count, [first])
     if kind != "duplicates":  # among these any is as far as its twin
         assert rows == plain
     assert covered == pytest.approx(radius(exact, rows), rel=1e-4, abs=1e-3)
@@ -76,7 +76,7 @@ def test_some_patches_alone_are_chosen_as_if_there_were_no_others(kind: str) -> 
         rows, covered, _ = in_rounds(x, count, 4, 16, 0, among)
         assert set(rows) <= set(left.tolist())
         exact = x[left].double().numpy()
-        plain = k_center(exact, count, 0)
+        plain = k_center(exact, count, [0])
         if kind != "duplicates":
             assert rows[:50] == left[plain].tolist()[:50]
         assert covered == pytest.approx(radius(exact, plain), rel=1e-4, abs=1e-3)

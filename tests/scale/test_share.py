@@ -51,36 +51,41 @@ def dealt(folder: Path, options: dict[str, Any]) -> tuple[FitCoordinator, list[S
     return coordinator, shares, [train, apart]
 
 
-def choose(coordinator: FitCoordinator, shares: list[ShareWorker], fold: int, count: int) -> list[Any]:
-    """References to the rounds of centres."""
-    share, row, missing = coordinator.first(fold, count, 64)
-    rounds, missing = [ray.put(coordinator.begin(share, row, shares[share].point(row)))], missing - 1
+def choose(coordinator: FitCoordinator, shares: list[ShareWorker], fold: int, begun: tuple[Any, int]) -> list[Any]:
+    """References to the rounds of centres. begun: the first, and how many centres are still to choose."""
+    rounds, missing = [ray.put(begun[0])], begun[1]
     while missing:
         centres, missing = coordinator.choose_among(*(one.candidates(fold, rounds, 20) for one in shares))
         rounds.append(ray.put(centres))
     return rounds
 
 
-@pytest.mark.parametrize("count", [38, 700])
+def choose_whole(coordinator: FitCoordinator, shares: list[ShareWorker], count: int) -> list[Any]:
+    share, row = coordinator.first(count, 64)
+    return choose(coordinator, shares, -1, coordinator.begin(share, row, shares[share].point(row)))
+
+
+@pytest.mark.parametrize("ratio", [0.06, 0.9])
 def test_a_fold_s_bank_is_that_of_one_machine(
-    count: int, dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path
+    ratio: float, dealt: tuple[FitCoordinator, list[ShareWorker], list[Any]], folder: Path
 ) -> None:
-    """38 patches of the others', or all where there are fewer than were asked for."""
+    """46 patches of the others', or all where there are fewer than the whole bank has."""
     coordinator, shares, _ = dealt
-    files = sorted((folder / "good").glob("*.png"))
-    assert len(files) == 12
-    for fold in (0, 1, 4):
-        choose(coordinator, shares, fold, count)
+    alone = SAPatchCore(**{**OPTIONS, "coreset_ratio": ratio}).fit(folder / "good")
+    choose_whole(coordinator, shares, len(alone.memory_bank))
+    assert coordinator.can_cross_fit()
+    for fold in range(5):
+        choose(coordinator, shares, fold, coordinator.outside(fold))
         bank = coordinator.bank((8, 8), *(one.kept(coordinator.centres()) for one in shares))
-        others = [number for number in range(12) if number % 5 != fold]
-        ratio = min(1, (count + 0.5) / (64 * len(others)))
-        alone = SAPatchCore(**{**OPTIONS, "coreset_ratio": ratio}).fit([files[i] for i in others], calibrate=files[:1])
-        _, owners, cells = alone.provenance
-        np.testing.assert_array_equal(bank.images, np.array(others)[owners])
-        np.testing.assert_array_equal(bank.cells, cells)
-        parts = [one.cross_fitted(fold, bank) for one in shares]
-        found = np.concatenate([one.arrays["images"] for one in parts if one is not None])
+        others = sum(number % 5 != fold for number in range(12))
+        assert len(bank.images) == min(len(alone.memory_bank), 64 * others)
+        assert not (bank.images % 5 == fold).any()
+        parts = [part for part in (one.cross_fitted(fold, bank) for one in shares) if part is not None]
+        found = np.concatenate([part.arrays["images"] for part in parts])
         assert sorted(found.tolist()) == [number for number in range(12) if number % 5 == fold]
+        grids, rows = (np.concatenate([part.arrays[name] for part in parts]) for name in ("grids", "rows"))
+        np.testing.assert_allclose(grids, alone.calibration.grids[found], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(rows, alone.calibration.rows[found])
 
 
 @pytest.mark.parametrize("options", [WHITENED], ids=["whitened"])
@@ -90,7 +95,8 @@ def test_a_fold_is_scored_in_the_whitening_of_the_others(
     """As on one machine, whose scores are those of a fit without the fold."""
     coordinator, shares, _ = dealt
     alone = SAPatchCore(**WHITENED).fit(folder / "good")
-    choose(coordinator, shares, 1, len(alone.memory_bank))
+    choose_whole(coordinator, shares, len(alone.memory_bank))
+    choose(coordinator, shares, 1, coordinator.outside(1))
     bank = coordinator.bank((8, 8), *(one.kept(coordinator.centres()) for one in shares))
     for part in (one.cross_fitted(1, bank) for one in shares):
         assert part is not None
@@ -104,7 +110,7 @@ def test_good_images_apart_calibrate_it(
 ) -> None:
     """Fewer of them than there are shares, so that one share has none."""
     coordinator, shares, names = dealt
-    rounds = choose(coordinator, shares, -1, int(0.05 * 12 * 64))
+    rounds = choose_whole(coordinator, shares, int(0.05 * 12 * 64))
     kept = [one.kept(coordinator.centres()) for one in shares]
     statistics = [one.statistics() for one in shares]
     bank = coordinator.with_statistics(coordinator.bank((8, 8), *kept), *statistics)

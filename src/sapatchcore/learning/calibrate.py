@@ -16,7 +16,7 @@ from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.whitening import ready
 from sapatchcore.memory.bank import Bank
-from sapatchcore.memory.coreset import choose
+from sapatchcore.memory.coreset import Begun, choose, squared_to_groups
 from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.spill import Spill, bank_of
 from sapatchcore.memory.training import TrainingImage
@@ -53,20 +53,29 @@ def folds_of(images: int) -> int:
     return min(FOLDS, images)
 
 
+def can_cross_fit(owners: torch.Tensor, images: int, settings: Settings) -> bool:
+    """Whether each fold leaves others to compare with, and enough rows. owners: (m,) int64, the image of each row of the bank, of
+    so many that were learned from."""
+    return len(owners) >= rows_needed(settings.image_score) and len((owners % folds_of(images)).unique()) > 1
+
+
 def cross_fitted(
     x: torch.Tensor, spill: Spill, embedder: Embedder, whole: Bank, progress: Progress | None = None
 ) -> Calibration | None:
-    """Every training image, scored by a bank that was chosen without its fold, with as many rows as the ``whole`` one.
+    """Every training image, scored by a bank of the patches outside its fold, with as many rows as the ``whole`` one.
+
+    It begins with the whole bank's rows from outside the fold; the others are chosen as these were. To choose all anew would take
+    five times as long as the whole bank, for scores that are the same but for chance (docs/verdicts.md).
 
     x: (n·p, dimensions), projected patches of the n images that ``spill`` holds. progress: stage "calibrate"; done counts patches
     chosen and images scored. embedder: of the patches; a whitening is that of the other folds, too.
 
-    None where there is one image, or too few rows.
+    None where there can be none.
     """
     n, p, count, settings = spill.images, spill.patches_per_image, len(whole.rows), embedder.settings
-    folds = folds_of(n)
-    if folds < 2 or count < rows_needed(settings.image_score):
+    if not can_cross_fit(whole.images, n, settings):
         return None
+    folds = folds_of(n)
     found, steps = [], 0
 
     def report(done: int) -> None:
@@ -74,9 +83,14 @@ def cross_fitted(
             with torch.inference_mode(False):  # a caller's code, called from inside the choice
                 progress("calibrate", steps + done, folds * count + n)
 
+    rows = whole.images * p + whole.cells
+    inside = whole.images % folds
+    squared = squared_to_groups(x, rows, inside, folds)
     for fold in range(folds):
         others = outside(fold, folds, n, p)
-        coreset = choose(x, min(count, len(others)), seed=settings.seed, among=others, progress=report)
+        nearest = squared[[one for one in range(folds) if one != fold]].amin(0)
+        begun, size = Begun(rows[inside != fold], nearest), min(count, len(others))
+        coreset = choose(x, size, seed=settings.seed, among=others, begun=begun, progress=report)
         steps += count
         bank = bank_of(coreset, spill, whole.training, settings.search, x.device)
         numbers = range(fold, n, folds)

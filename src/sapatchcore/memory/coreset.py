@@ -36,6 +36,7 @@ from sapatchcore.settings import Settings
 BLOCK = 512  # large enough for an efficient matrix product, small enough to lie close together
 ANCHORS = 256  # that a row is compared with at once
 TOGETHER = 8192  # rows at a time
+PRODUCT = 512  # rows at a time where each is compared with every centre: more leave the processor's cache
 _SLACK = 1.0001  # on squared distances, above float32's rounding: a centre is skipped only if it surely does not matter
 
 
@@ -97,6 +98,15 @@ def greedy_coreset(
     return choose(x, count, seed=seed, progress=progress).rows
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Rows that are chosen already. rows: (b,) int64, distinct. squared: (n,) float32, of each row of x, its squared distance to
+    the nearest of these; infinite where there is none."""
+
+    rows: torch.Tensor
+    squared: torch.Tensor
+
+
 @torch.inference_mode()
 def choose(
     x: torch.Tensor,
@@ -104,15 +114,17 @@ def choose(
     *,
     seed: int,
     among: torch.Tensor | None = None,
+    begun: Begun | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Coreset:
     """Choose ``count`` rows of ``x`` by exact greedy k-center selection.
 
     Args:
         x: (n, d) float32, on any device; the work stays there. It is neither changed nor copied as a whole.
-        count: how many rows to choose, 1 to n.
-        seed: draws the first centre.
+        count: how many rows to choose, 1 to n, those that are chosen already among them.
+        seed: draws the first centre, where none is chosen already.
         among: (r,) int64, distinct: the rows to choose from, and to cover; None for all.
+        begun: what is chosen already, of these rows; it comes first.
         progress: called with the number of centres chosen so far, now and then.
 
     Raises:
@@ -126,28 +138,31 @@ def choose(
     pick = pick if among is None else int(among[pick])
     mean = x.mean(0)  # taken off below: distances stay, and |x|² + |c|² − 2x·c loses fewer digits
     blocks = blocks_of(x, mean, random, among)
-    bounds = [(-np.inf, b) for b in range(len(blocks))]  # (−largest squared distance, block): a heap, largest first
-    distance = torch.full((len(x),), torch.inf, device=x.device)  # squared, to the centres its block has seen
     centres = torch.empty(count, x.shape[1], device=x.device)
     norms = torch.empty(count, device=x.device)
     chosen = torch.empty(count, dtype=torch.int64)
+    first = 0 if begun is None else len(begun.rows)
+    distance = torch.full((len(x),), torch.inf, device=x.device)  # squared, to the centres its block has seen
+    bounds = [(-np.inf, b) for b in range(len(blocks))]  # (−largest squared distance, block): a heap, largest first
+    if begun is not None and first:
+        chosen[:first] = begun.rows
+        distance = begun.squared.to(x.device, copy=True)
+        distance[begun.rows.to(x.device)] = -torch.inf
+        for b, block in enumerate(blocks):
+            block.seen = first
+            bounds[b] = (-float(distance[block.rows].max()), b)
+        heapq.heapify(bounds)
 
-    for k in range(count):
-        chosen[k] = pick
-        torch.sub(x[pick], mean, out=centres[k])
-        norms[k] = centres[k].square().sum()
-        distance[pick] = -torch.inf  # never again, not even among duplicates
-        if progress is not None and k % 64 == 0:
-            progress(k)
-        while True:  # after the last centre too: what would come next lies at the covering radius
+    for k in range(first, count + 1):
+        while k:
             bound, b = bounds[0]
             block = blocks[b]
-            if block.seen == k + 1:
+            if block.seen == k:
                 pick = int(block.rows[distance[block.rows].argmax()])
                 radius = max(-bound, 0.0) ** 0.5  # 0 where all are chosen: their distances are -inf
                 break
-            missed, missed_norms = centres[block.seen : k + 1], norms[block.seen : k + 1]
-            block.seen = k + 1
+            missed, missed_norms = centres[block.seen : k], norms[block.seen : k]
+            block.seen = k
             if len(missed) > 8 and bound != -np.inf:
                 # |x − c| ≥ |middle − c| − reach for all x of the block: at or above the bound, c changes nothing.
                 limit = (block.reach + max(-bound, 0.0) ** 0.5) ** 2 * _SLACK - float(block.middle.square().sum())
@@ -160,9 +175,37 @@ def choose(
             nearest = torch.minimum(distance[block.rows], squared)
             distance[block.rows] = nearest
             heapq.heapreplace(bounds, (-float(nearest.max()), b))
+        if k == count:  # what would come next lies at the covering radius
+            break
+        chosen[k] = pick
+        torch.sub(x[pick], mean, out=centres[k])
+        norms[k] = centres[k].square().sum()
+        distance[pick] = -torch.inf  # never again, not even among duplicates
+        if progress is not None and k % 64 == 0:
+            progress(k)
     if progress is not None:
         progress(count)
     return Coreset(chosen, radius)
+
+
+@torch.inference_mode()
+def squared_to_groups(x: torch.Tensor, rows: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
+    """(groups, n) float32: of each row of ``x`` (n, d), the squared distance to the nearest of ``rows`` (b,) int64 in each group;
+    infinite where a group has none. group: (b,) int64, 0 to ``groups`` − 1."""
+    order, counts = group.argsort(stable=True), group.bincount(minlength=groups).tolist()
+    mean = x.mean(0)
+    centres = x[rows[order].to(x.device)] - mean
+    norms = centres.square().sum(1)
+    out = torch.full((groups, len(x)), torch.inf, device=x.device)
+    few = x.new_empty(min(len(x), PRODUCT), len(centres))
+    for start in range(0, len(x), PRODUCT):
+        points = x[start : start + PRODUCT] - mean
+        squared = torch.addmm(norms, points, centres.T, alpha=-2, out=few[: len(points)])
+        own = points.square().sum(1)
+        for number, part in enumerate(squared.split(counts, 1)):
+            if part.shape[1]:
+                out[number, start : start + PRODUCT] = part.amin(1).add_(own)
+    return out
 
 
 def covering_radius(x: torch.Tensor, chosen: torch.Tensor) -> float:

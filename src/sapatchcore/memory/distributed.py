@@ -111,7 +111,13 @@ class Choice:
 
     def begin(self, share: int, row: int, projected: torch.Tensor) -> Centres:
         """The first centre, which is drawn at random, as a round. projected: (d,)."""
-        return self._keep(Centres(torch.tensor([share]), torch.tensor([row]), projected[None].clone()))
+        return self.go_on(Centres(torch.tensor([share]), torch.tensor([row]), projected[None].clone()))
+
+    def go_on(self, centres: Centres) -> Centres:
+        """Take in a round of centres, and give it back."""
+        self._rounds.append(centres)
+        self.chosen += len(centres.rows)
+        return centres
 
     @torch.inference_mode()
     def among(self, shares: Sequence[Candidates]) -> Centres:
@@ -132,14 +138,9 @@ class Choice:
             if not bool((squared > -torch.inf).any()):
                 break
         at = torch.tensor(picked)
-        return self._keep(Centres(numbers[at], rows[at], x[at]))
+        return self.go_on(Centres(numbers[at], rows[at], x[at]))
 
     def all(self) -> Centres:
         """All centres so far, in the order in which they were chosen."""
         columns = zip(*((one.shares, one.rows, one.projected) for one in self._rounds), strict=True)
         return Centres(*(torch.cat(column) for column in columns))
-
-    def _keep(self, centres: Centres) -> Centres:
-        self._rounds.append(centres)
-        self.chosen += len(centres.rows)
-        return centres

@@ -22,7 +22,6 @@ from sapatchcore.errors import ModelFileError
 from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.networks import refuse_several
 from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
-from sapatchcore.score.calibration import rows_needed
 from sapatchcore.settings import Settings, settings_from
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class _Stages:
         self._wait_for(learned, "embed", self.total)
         patches_per_image, grid = ray.get(learned[0])
         count = max(1, int(self.settings.coreset_ratio * self.total * patches_per_image + 1e-9))  # as SAPatchCore.fit
-        rounds = self._choose(-1, count, patches_per_image)
+        rounds = self._choose(-1, count, self._first(count, patches_per_image))
         kept = self._call_all("kept", self.coordinator.call.remote("centres"))
         radii = self._call_all("radius", -1, rounds)
         bank = self.coordinator.call.remote("bank", grid, *kept)
@@ -143,37 +142,43 @@ class _Stages:
             calibrations = self._call_all("separate", bank)
             self._wait_for(calibrations, "calibrate", apart)
         else:
-            calibrations = self._cross_fitted(count, patches_per_image, grid)
+            calibrations = self._cross_fitted(count, grid)
         answers = [kept, radii, self._call_all("sizes"), statistics, calibrations]
         summary: dict[str, Any] = ray.get(
             self.coordinator.call.remote("write", path, include, bank, self.names, answers)
         )
         return summary
 
-    def _cross_fitted(self, count: int, patches_per_image: int, grid: tuple[int, int]) -> list[ObjectRef]:
+    def _cross_fitted(self, count: int, grid: tuple[int, int]) -> list[ObjectRef]:
         """References to each share's part of the calibration, fold by fold; none where there can be none."""
+        import ray
+
         found: list[ObjectRef] = []
-        folds = folds_of(self.total)
-        if folds < 2 or count < rows_needed(self.settings.image_score):
+        if not ray.get(self.coordinator.call.remote("can_cross_fit")):
             return found
-        for fold in range(folds):
-            self._choose(fold, count, patches_per_image)
+        for fold in range(folds_of(self.total)):
+            self._choose(fold, count, self.coordinator.call.options(num_returns=2).remote("outside", fold))
             kept = self._call_all("kept", self.coordinator.call.remote("centres"))
             bank = self.coordinator.call.remote("bank", grid, *kept)
             found += self._call_all("cross_fitted", fold, bank)
         self._wait_for(found, "calibrate", self.total)
         return found
 
-    def _choose(self, fold: int, count: int, patches_per_image: int) -> list[ObjectRef]:
-        """References to the rounds of centres, ``count`` in all. fold: whose images do not count, -1 for none."""
+    def _first(self, count: int, patches_per_image: int) -> list[ObjectRef]:
+        """References to a first round, of one centre, and to how many are still to choose."""
         import ray
 
-        share, row, count = ray.get(self.coordinator.call.remote("first", fold, count, patches_per_image))
+        share, row = ray.get(self.coordinator.call.remote("first", count, patches_per_image))
         point = self.shares[share].call.remote("point", row)
-        rounds, missing = [self.coordinator.call.remote("begin", share, row, point)], count - 1
-        ray.wait(
-            rounds
-        )  # a restarted share may take up later calls first: one that waits for this would never get to ``point``
+        return list(self.coordinator.call.options(num_returns=2).remote("begin", share, row, point))
+
+    def _choose(self, fold: int, count: int, begun: list[ObjectRef]) -> list[ObjectRef]:
+        """References to the rounds of centres, ``count`` in all. fold: whose images do not count, -1 for none. begun: references
+        to the first round, and to how many are still to choose."""
+        import ray
+
+        # Waited for: a restarted share may take up later calls first, and one that waits for this would never get to ``point``.
+        rounds, missing = begun[:1], ray.get(begun[1])
         shown = max(FEWEST_CANDIDATES, CANDIDATES // len(self.shares))
         while missing:
             candidates = self._call_all("candidates", fold, rounds, shown)

@@ -18,7 +18,7 @@ import torch
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.adaptation import adapted
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.learning.calibrate import FOLDS, folds_of, with_scales
+from sapatchcore.learning.calibrate import FOLDS, can_cross_fit, folds_of, with_scales
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.pooled import GlobalPart
@@ -57,22 +57,31 @@ class FitCoordinator:
         weights = {name: value.cpu().numpy() for name, value in self._embedder.network.weights.items()}
         return FitTask(self._options, weights, self._embedder.whitening, threads, shares, total), None
 
-    def first(self, fold: int, count: int, patches_per_image: int) -> tuple[int, int, int]:
-        """(share, row) of the first centre, the patch that one machine would draw, and how many centres there will be: ``count``,
-        or as many as there are patches. fold: whose images do not count, -1 for none."""
-        folds = folds_of(self._total)
-        images = self._total - (0 if fold < 0 else len(range(fold, self._total, folds)))
-        self._choice, self._patches_per_image = Choice(min(count, images * patches_per_image)), patches_per_image
+    def first(self, count: int, patches_per_image: int) -> tuple[int, int]:
+        """(share, row) of the first of ``count`` centres, the patch that one machine would draw."""
+        self._choice = self._whole = Choice(count)
+        self._patches_per_image = patches_per_image
         random = np.random.default_rng(self._embedder.settings.seed)
-        image, cell = divmod(int(random.integers(images * patches_per_image)), patches_per_image)
-        if fold >= 0:  # the image-th of those that count
-            turn, place = divmod(image, folds - 1)
-            image = turn * folds + place + (place >= fold)
-        return image % self._shares, image // self._shares * patches_per_image + cell, self._choice.missing
+        image, cell = divmod(int(random.integers(self._total * patches_per_image)), patches_per_image)
+        return image % self._shares, image // self._shares * patches_per_image + cell
 
-    def begin(self, share: int, row: int, projected: torch.Tensor) -> Centres:
-        """The first centre, as a round."""
-        return self._choice.begin(share, row, projected)
+    def begin(self, share: int, row: int, projected: torch.Tensor) -> tuple[Centres, int]:
+        """The first centre, as a round, and how many are still to choose."""
+        return self._choice.begin(share, row, projected), self._choice.missing
+
+    def can_cross_fit(self) -> bool:
+        """As the function, of all centres."""
+        return can_cross_fit(self._images(self._whole.all()), self._total, self._embedder.settings)
+
+    def outside(self, fold: int) -> tuple[Centres, int]:
+        """What the choice of a fold's bank begins with: the whole bank's centres that are not of the fold's images, as a round,
+        and how many are still to choose."""
+        whole, folds = self._whole.all(), folds_of(self._total)
+        images = self._total - len(range(fold, self._total, folds))
+        self._choice = Choice(min(len(whole.rows), images * self._patches_per_image))
+        kept = self._images(whole) % folds != fold
+        centres = self._choice.go_on(Centres(whole.shares[kept], whole.rows[kept], whole.projected[kept]))
+        return centres, self._choice.missing
 
     def choose_among(self, *candidates: Candidates) -> tuple[Centres, int]:
         """The next round of centres, and how many are still to choose. candidates: of each share."""
@@ -89,8 +98,12 @@ class FitCoordinator:
         patches = np.empty((len(rows), kept[0].rows.shape[1]), np.float32)
         for share, one in enumerate(kept):
             patches[shares == share] = one.rows
-        images = shares + rows // self._patches_per_image * self._shares
+        images = self._images(centres).numpy()
         return BankArrays(patches, images, rows % self._patches_per_image, self._total, grid)
+
+    def _images(self, centres: Centres) -> torch.Tensor:
+        """(c,) int64: the image of each centre, numbered through all shares."""
+        return centres.shares + centres.rows // self._patches_per_image * self._shares
 
     def with_statistics(self, made: BankArrays, *parts: Float32) -> BankArrays:
         """The memory bank with every training image's pooled statistics. parts: of each share."""
