@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import pytest
 import torch
 import torchvision
 from scipy.spatial.distance import cdist
@@ -421,13 +422,13 @@ def made_patches(
 
 
 def check_whitening() -> None:
-    """Of whitened patches the distances are Mahalanobis', by solving for each pair, and of the context times its weight."""
+    """Of whitened patches the distances are Mahalanobis', by solving for each pair, but for a factor: the variance stays."""
     rng = np.random.default_rng(0)
     parts = [rng.normal(3, 1, (200, width)) @ rng.normal(0, 1, (width, width)) for width in (2, 5)]
     moments = [whitening.Moments(part.shape[1]) for part in parts]
     for moment, part, weight in zip(moments, parts, (1, 2.5), strict=True):
         moment.add(torch.from_numpy(weight * part))
-    found = whitening.Whitening.of([(moments[0], moments[1])], 2.5)
+    found = whitening.Whitening.of([(moments[0], moments[1])])
     for part, matrix, weight in zip(parts, (found.local, found.context), (1, 2.5), strict=True):
         width = part.shape[1]
         covariance = np.zeros((width, width))
@@ -435,9 +436,11 @@ def check_whitening() -> None:
             covariance += np.outer(row - part.mean(0), row - part.mean(0)) / len(part)
         shrunk = 0.9 * covariance + 0.1 * sum(covariance[i, i] for i in range(width)) / width * np.eye(width)
         rows = torch.from_numpy(weight * part).float() @ matrix
+        assert float(rows.var(0, correction=0).sum()) == pytest.approx(weight**2 * np.trace(covariance), rel=1e-4)
+        factor = math.sqrt(np.trace(covariance) / np.trace(np.linalg.solve(shrunk, covariance)))
         for one, other in rng.integers(0, 200, (30, 2)):
             away = part[one] - part[other]
-            expected = weight * math.sqrt(away @ np.linalg.solve(shrunk, away))
+            expected = weight * factor * math.sqrt(away @ np.linalg.solve(shrunk, away))
             np.testing.assert_allclose(float((rows[one] - rows[other]).norm()), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -438,13 +438,13 @@ def whitening_left_out_of_the_shares(patch: Patch) -> None:
     patch.setattr(explain, "drawn_from", lambda one, *given: right(replace(one, whitening=None), *given))
 
 
-def inverse_for_inverse_root(patch: Patch) -> None:
-    right = whitening.inverse_root
-    patch.setattr(whitening, "inverse_root", lambda covariance: right(covariance) @ right(covariance))
+def inverse_for_its_root(patch: Patch) -> None:
+    right = whitening.whitening_matrix
+    patch.setattr(whitening, "whitening_matrix", lambda covariance: right(covariance) @ right(covariance))
 
 
 def not_whitened(patch: Patch) -> None:
-    patch.setattr(whitening, "inverse_root", lambda covariance: torch.eye(len(covariance), dtype=torch.float64))
+    patch.setattr(whitening, "whitening_matrix", lambda covariance: torch.eye(len(covariance), dtype=torch.float64))
 
 
 def whitened_without_shrinkage(patch: Patch) -> None:
@@ -452,13 +452,18 @@ def whitened_without_shrinkage(patch: Patch) -> None:
 
 
 def whitened_channel_by_channel(patch: Patch) -> None:
-    right = whitening.inverse_root
-    patch.setattr(whitening, "inverse_root", lambda covariance: right(torch.diag(torch.diag(covariance))))
+    right = whitening.whitening_matrix
+    patch.setattr(whitening, "whitening_matrix", lambda covariance: right(torch.diag(torch.diag(covariance))))
 
 
-def context_weight_lost_by_whitening(patch: Patch) -> None:
-    right = whitening.Whitening.of
-    patch.setattr(whitening.Whitening, "of", lambda folds, _: right(folds, 1.0))
+def whitened_to_unit_variance(patch: Patch) -> None:
+    right = whitening.whitening_matrix
+
+    def wrong(covariance: torch.Tensor) -> torch.Tensor:
+        matrix = right(covariance)
+        return matrix / (matrix @ covariance @ matrix).trace().div(len(covariance)).sqrt()
+
+    patch.setattr(whitening, "whitening_matrix", wrong)
 
 
 def own_fold_in_its_whitening(patch: Patch) -> None:
@@ -601,11 +606,11 @@ MUTANTS: list[tuple[Callable[[Patch], None], str]] = [
     (temperature_left_out_of_the_shares, "drawn_from"),
     (context_without_the_reference, "drawn_from_average"),
     (whitening_left_out_of_the_shares, "drawn_from_whitened"),
-    (inverse_for_inverse_root, "whitening"),
+    (inverse_for_its_root, "whitening"),
     (not_whitened, "whitening"),
     (whitened_without_shrinkage, "whitening"),
     (whitened_channel_by_channel, "whitening"),
-    (context_weight_lost_by_whitening, "whitening"),
+    (whitened_to_unit_variance, "whitening"),
     (own_fold_in_its_whitening, "cross_fitted_whitened"),
     (crop_left_out_of_the_cells, "cell_box"),
     (squared_radius, "growth"),

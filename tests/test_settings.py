@@ -310,10 +310,10 @@ def test_a_preset_gives_defaults_and_what_is_given_wins() -> None:
         "temperature": "auto",
         "keep_aspect": True,
         "crop": None,
+        "metric": "whitened",
         "image_score": "smoothed",
         "global_part": "pooled",
     }
-    assert settings_from({"preset": "recommended", "backbone": "efficientnet_lite2"}).metric == "whitened"
     given = {"preset": "recommended", "backbone": "builtin", "attention": "self", "crop": 224, "global_part": "none"}
     own = settings_from(given)
     assert (own.attention, own.crop, own.global_part) == ("self", (224, 224), "none")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from sapatchcore.errors import SettingsError, did_you_mean
 from sapatchcore.networks import check_networks
-from sapatchcore.presets import recommended
+from sapatchcore.presets import RECOMMENDED
 
 SMALLEST_INPUT = 32  # pixels a side: below it, layer 3 of a network with stride 16 has a single cell
 OVERLAP = 64  # pixels that a tile reaches beyond the cut between it and its neighbour (embed/tiles.py)
@@ -228,7 +228,7 @@ class Settings(BaseModel):
 def settings_from(options: Mapping[str, Any]) -> Settings:
     """Settings from options by name, all others at their defaults.
 
-    With ``preset`` "recommended" the defaults are those of ``recommended``; what is given wins over them.
+    With ``preset`` "recommended" the defaults are those of ``RECOMMENDED``; what is given wins over them.
 
     Raises SettingsError: an unknown name (with the nearest known one), or a value outside its range.
     """
@@ -237,7 +237,7 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
         if name not in names:
             raise SettingsError(f"{name!r} is not an option.{did_you_mean(name, names)} Allowed: {', '.join(names)}.")
     if options.get("preset") == "recommended":
-        options = {**recommended(str(options.get("backbone", ""))), **options}
+        options = {**RECOMMENDED, **options}
     try:
         settings = Settings(**options)
     except ValidationError as error:

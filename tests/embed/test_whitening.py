@@ -15,7 +15,7 @@ import torch
 from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import Batch
 from sapatchcore.embed import adaptation
-from sapatchcore.embed.whitening import Moments, Whitening, inverse_root
+from sapatchcore.embed.whitening import Moments, Whitening, whitening_matrix
 from sapatchcore.errors import ModelFileError, NotFittedError
 from sapatchcore.learning.calibrate import FOLDS
 from sapatchcore.model_file import read_model, write_model
@@ -36,7 +36,7 @@ def test_distances_are_mahalanobis() -> None:
 
 
 def test_by_hand() -> None:
-    """Variances 9 and 1 along two diagonals: of the mean, 5, a tenth is mixed in: 8.6 and 1.4."""
+    """Variances 9 and 1 along two diagonals: of the mean, 5, a tenth is mixed in: 8.6 and 1.4. The sum of variances stays 10."""
     turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / 2**0.5
     rows = torch.tensor([[3.0, 1], [3, -1], [-3, 1], [-3, -1]], dtype=torch.float64) @ turn + 100
     first, moments = Moments(2), Moments(2)
@@ -46,11 +46,13 @@ def test_by_hand() -> None:
     moments = first + moments
     covariance = moments.covariance()
     torch.testing.assert_close(covariance, torch.tensor([[5.0, 4.0], [4.0, 5.0]], dtype=torch.float64))
-    found = inverse_root(covariance)
-    torch.testing.assert_close(found, turn.T @ torch.diag(torch.tensor([8.6, 1.4]).double() ** -0.5) @ turn)
+    found, factor = whitening_matrix(covariance), 10 / (9 / 8.6 + 1 / 1.4)
+    torch.testing.assert_close(
+        found, factor**0.5 * turn.T @ torch.diag(torch.tensor([8.6, 1.4]).double() ** -0.5) @ turn
+    )
     whitened = Moments(2)
     whitened.add(rows @ found)
-    expected = turn.T @ torch.diag(torch.tensor([9 / 8.6, 1 / 1.4]).double()) @ turn
+    expected = factor * turn.T @ torch.diag(torch.tensor([9 / 8.6, 1 / 1.4]).double()) @ turn
     torch.testing.assert_close(whitened.covariance(), expected)
 
 
@@ -58,16 +60,17 @@ def test_by_hand() -> None:
 def test_patches_without_any_spread_stay_as_they_are(rows: torch.Tensor) -> None:
     moments = Moments(3)
     moments.add(rows)
-    assert torch.equal(inverse_root(moments.covariance()), torch.eye(3, dtype=torch.float64))
+    assert torch.equal(whitening_matrix(moments.covariance()), torch.eye(3, dtype=torch.float64))
 
 
 def test_directions_without_spread_stay_finite() -> None:
     """More channels than rows, and one channel that is always 0."""
     moments = Moments(6)
     moments.add(torch.cat((torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(3, 1)), 1))
-    found = inverse_root(moments.covariance())
-    usual = float(moments.covariance().trace()) / 6
-    assert float(torch.linalg.eigvalsh(found).max()) == pytest.approx((0.1 * usual) ** -0.5)
+    found, covariance = whitening_matrix(moments.covariance()), moments.covariance()
+    usual, spread = float(covariance.trace()) / 6, torch.linalg.eigvalsh(covariance)[-2:]
+    factor = float(spread.sum() / (spread / (0.9 * spread + 0.1 * usual)).sum())
+    assert float(torch.linalg.eigvalsh(found).max()) == pytest.approx((factor / (0.1 * usual)) ** 0.5)
 
 
 def test_patch_scores_are_the_nearest_mahalanobis_distances(
@@ -86,7 +89,8 @@ def test_patch_scores_are_the_nearest_mahalanobis_distances(
         covariance = np.cov(rows, rowvar=False, bias=True)  # each context serves as many patches as any other
         shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
         away = other[:, :, None, part] - learned[numbers, cells][..., part]
-        squared.append(np.einsum("npmc,cd,npmd->npm", away, np.linalg.inv(shrunk), away))
+        factor = np.trace(covariance) / np.trace(np.linalg.solve(shrunk, covariance))
+        squared.append(factor * np.einsum("npmc,cd,npmd->npm", away, np.linalg.inv(shrunk), away))
     squared[1] *= 1.5**2  # the context's weight
     whole = squared[0] + squared[1]
     at = whole.argmin(2)[..., None]
@@ -102,13 +106,21 @@ def test_patch_scores_are_the_nearest_mahalanobis_distances(
     np.testing.assert_allclose(found.scores**2, found.local_scores**2 + found.context_scores**2, rtol=1e-5)
 
 
-def test_what_is_learned_and_embedded_is_whitened(detector: SAPatchCore, good: np.ndarray) -> None:
+def test_what_is_learned_and_embedded_is_whitened(
+    detector: SAPatchCore, options: dict[str, Any], good: np.ndarray
+) -> None:
+    """The largest variance of a direction is far smaller, that of all channels together is what it was."""
     patches, (_, numbers, cells) = detector.embed(good), detector.provenance
     np.testing.assert_array_equal(detector.memory_bank, patches.reshape(len(good), 64, -1)[numbers, cells])
-    c2, weight = detector.embedder.network.channels[0], 1.5
-    for part, scale in ((patches[..., :c2], 1), (patches[..., c2:], weight)):
-        variances = np.linalg.eigvalsh(np.cov(part.reshape(-1, part.shape[-1]), rowvar=False, bias=True)) / scale**2
-        assert variances.max() < 1 / 0.9 + 1e-4
+    plain = SAPatchCore(**{**options, "metric": "euclidean"}).embed(good)
+    c2 = detector.embedder.network.channels[0]
+    for part in (np.s_[..., :c2], np.s_[..., c2:]):
+        whitened, before = (
+            np.linalg.eigvalsh(np.cov(some[part].reshape(-1, some[part].shape[-1]), rowvar=False, bias=True))
+            for some in (patches, plain)
+        )
+        assert whitened.sum() == pytest.approx(before.sum(), rel=1e-3)
+        assert whitened.max() < 0.5 * before.max()
     assert not np.isclose(detector.predict(good).scores.mean(), 0)
 
 

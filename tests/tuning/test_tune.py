@@ -161,20 +161,20 @@ def tuned(parts: np.ndarray, names: list[str], **more: Any) -> tuple[SAPatchCore
 def test_the_search_goes_on_about_the_best(parts: np.ndarray, scripted: Callable) -> None:
     def worth(options: dict[str, Any]) -> tuple[float, float]:
         settings = settings_from(options)
-        better = 0.1 * (settings.metric == "whitened") + 0.2 * (settings.global_part == "none")
+        better = 0.1 * (settings.metric == "euclidean") + 0.2 * (settings.global_part == "none")
         return 0.6 + better, 30.0
 
     scripted(worth)
     found, seen = tuned(parts, ["builtin"])
     assert seen == [
         "builtin 160",
-        "builtin 160, metric whitened",
-        "builtin 160, metric whitened, global_part none",
-        "builtin 160, metric whitened, image_score max",
-        "builtin 160, metric whitened, attention self",
-        "builtin 160, metric whitened, coreset_ratio 0.1",
+        "builtin 160, metric euclidean",
+        "builtin 160, metric euclidean, global_part none",
+        "builtin 160, metric euclidean, image_score max",
+        "builtin 160, metric euclidean, attention self",
+        "builtin 160, metric euclidean, coreset_ratio 0.1",
     ]
-    assert (found.settings.metric, found.settings.global_part) == ("whitened", "none")
+    assert (found.settings.metric, found.settings.global_part) == ("euclidean", "none")
     assert called(found.tuning.best.options) == seen[2]
     assert found.settings.preset == "recommended"
 
@@ -207,7 +207,7 @@ def test_the_two_best_networks_are_tried_together(parts: np.ndarray, scripted: C
     ("budget", "best"),
     [
         pytest.param(None, "image_score max", id="the best; of what lies within a tie the faster"),
-        pytest.param(30.0, "metric whitened", id="the best that is fast enough"),
+        pytest.param(30.0, "metric euclidean", id="the best that is fast enough"),
     ],
 )
 def test_the_best_that_is_fast_enough_is_taken(
@@ -219,7 +219,7 @@ def test_the_best_that_is_fast_enough_is_taken(
             return 0.897, 40.0
         if settings.global_part == "none":
             return 0.9, 50.0
-        return (0.8, 20.0) if settings.metric == "whitened" else (0.7, 10.0)
+        return (0.8, 20.0) if settings.metric == "euclidean" else (0.7, 10.0)
 
     scripted(worth)
     found, _ = tuned(parts, ["builtin"], budget_ms=budget)
@@ -262,7 +262,7 @@ def test_it_ends_in_time_and_when_interrupted(
 def test_what_was_chosen_is_kept_in_the_model_file(
     parts: np.ndarray, scripted: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scripted(lambda options: (0.9 if settings_from(options).metric == "whitened" else 0.8, 20.0))
+    scripted(lambda options: (0.9 if settings_from(options).metric == "euclidean" else 0.8, 20.0))
     found, _ = tuned(parts, ["builtin"], minutes=5)
     path = tmp_path / "m.safetensors"
     found.save(path)

@@ -131,4 +131,4 @@ def _whitening(embedder: Embedder, examples: Examples, folds: int) -> Whitening:
         patches, (local, context) = plain.embed(batch), moments[number % folds]
         local.add(patches.local[0])
         context.add(patches.context[0])
-    return Whitening.of(moments, embedder.settings.context_weight)
+    return Whitening.of(moments)

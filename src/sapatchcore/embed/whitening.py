@@ -3,14 +3,16 @@
 Good patches differ much in some directions and hardly in others, and channels go together. With C their covariance, shrunk
 towards a multiple of I, each patch is multiplied by
 
-    W = ((1 − λ) C + λ tr(C)/d · I)^(−1/2),   so that |W a − W b|² = (a − b)ᵀ ((1 − λ) C + λ tr(C)/d · I)⁻¹ (a − b)
+    W = s · ((1 − λ) C + λ tr(C)/d · I)^(−1/2)   so that |W a − W b|² = s² (a − b)ᵀ ((1 − λ) C + λ tr(C)/d · I)⁻¹ (a − b)
 
 and a deviation counts by how rare it is among good patches. The idea is Rippel et al.'s ("Modeling the Distribution of Normal
 Data in Pre-Trained Deep Features for Anomaly Detection", ICPR 2020, arXiv 2005.14140). We differ: they take the distance to one
 Gaussian; here each patch is compared with its nearest row of the bank, in the whitened space, where the bank is chosen, too.
 
 Local and context part are whitened apart, each by its own matrix, and score² = local² + context² stays exact. One matrix for
-both would mix their channels, and no part of a distance would belong to one of them.
+both would mix their channels, and no part of a distance would belong to one of them. The factor s of each gives the good patches
+the variance that they had, tr(W C W) = tr(C): whitening says which directions of a part count, not how much the part does, which
+the network's scales and ``context_weight`` say. With s = 1 layer 3 would count most, which has more channels.
 
 An image that C was taken from scores lower than a new one: what is rare in it is less rare in C. So the cross-fitted calibration
 scores each fold's images in the whitening that was taken without them (``Whitening.folds``).
@@ -60,7 +62,7 @@ class Moments:
         return self._products / count - torch.outer(mean, mean)
 
 
-def inverse_root(covariance: torch.Tensor) -> torch.Tensor:
+def whitening_matrix(covariance: torch.Tensor) -> torch.Tensor:
     """(d, d) float64, symmetric → W, (d, d) float64, symmetric; I where there is no spread at all."""
     width = len(covariance)
     usual = float(covariance.trace()) / width
@@ -68,8 +70,9 @@ def inverse_root(covariance: torch.Tensor) -> torch.Tensor:
         return torch.eye(width, dtype=torch.float64)
     values, axes = torch.linalg.eigh(covariance)
     shrunk = (1 - SHRINKAGE) * values.clamp(min=0) + SHRINKAGE * usual
-    root: torch.Tensor = axes * shrunk.rsqrt() @ axes.T
-    return root
+    scale = (values.clamp(min=0).sum() / (values.clamp(min=0) / shrunk).sum()).sqrt()
+    matrix: torch.Tensor = scale * (axes * shrunk.rsqrt() @ axes.T)
+    return matrix
 
 
 Pair = tuple[Moments, Moments]  # of good patches' local and context parts
@@ -88,15 +91,12 @@ class Whitening:
     folds: tuple[Whitening, ...] = ()
 
     @classmethod
-    def of(cls, folds: Sequence[Pair], context_weight: float) -> Self:
-        """folds: the moments of each fold's patches. context_weight: the setting, by which the context was multiplied. Whitening
-        undoes that, so it multiplies the whitened context."""
+    def of(cls, folds: Sequence[Pair]) -> Self:
+        """folds: the moments of each fold's patches."""
 
         def matrices(pairs: Sequence[Pair]) -> list[torch.Tensor]:
-            local, context = (
-                inverse_root(reduce(Moments.__add__, parts).covariance()) for parts in zip(*pairs, strict=True)
-            )
-            return [local, context_weight * context]
+            sums = (reduce(Moments.__add__, parts) for parts in zip(*pairs, strict=True))
+            return [whitening_matrix(moments.covariance()) for moments in sums]
 
         whole, changes = matrices(folds), []
         for fold in range(len(folds) if len(folds) > 1 else 0):
