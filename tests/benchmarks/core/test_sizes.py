@@ -32,7 +32,7 @@ def test_it_runs_and_makes_its_table(tmp_path: Path) -> None:
 
 def test_some_images_are_spread_evenly(tmp_path: Path) -> None:
     benchmark = script("benchmarks/core/sizes.py")
-    write_dataset(tmp_path / "set", "kits", side=32, train=120, test={"good": 50, "missing": 20})
+    write_dataset(tmp_path / "set", "kits", side=96, train=120, test={"good": 50, "missing": 20})
     found = benchmark.some_of(open_dataset(tmp_path / "set"))
     assert len(found.train) == benchmark.TRAIN
     assert [sample.label for sample in found.test] == ["good"] * benchmark.GOOD + ["missing"] * benchmark.EACH
