@@ -111,7 +111,7 @@ def test_predict_runs_through_few_files(tmp_path: Path) -> None:
     detector.fit(rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8))
     Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(tmp_path / "image.png")
     lines = script("tools/predict_path.py").executed(detector, tmp_path / "image.png")
-    assert {"detector.py", "embed/attention.py", "memory/search/exact.py", "score/anomaly_score.py"} <= set(lines)
+    assert {"detector.py", "embed/attention.py", "memory/search/products.py", "score/anomaly_score.py"} <= set(lines)
     assert len(lines) <= MOST_FILES
     assert sum(lines.values()) <= MOST_LINES
 

@@ -112,7 +112,8 @@ class SAPatchCore(Updatable, Tunable):
             else:
                 calibration = separate(bank, embedder, apart, progress)
         bank, calibration = with_scales(bank, calibration)  # beyond the paper, where there is a global part
-        _ = bank.index, bank.usual  # built now, so that the first image need not wait for them
+        bank.build_index()
+        _ = bank.usual  # now, so that the first image need not wait for it
         return self.take(settings, embedder, bank, calibration)
 
     def predict(self, images: Images, progress: Progress | None = None) -> Result:

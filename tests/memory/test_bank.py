@@ -19,6 +19,7 @@ from sapatchcore.score.reweighted import distances_around, neighbourhood_weight
 
 @pytest.mark.parametrize("rows", [40, 700])  # the index compares with all rows, or uses its boxes
 def test_any_number_of_images_together(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ROWS", 0)
     random = torch.Generator().manual_seed(0)
     patches = to_patches(
         torch.randn(5, 3, 8, 6, generator=random), torch.randn(5, 5, 4, 3, generator=random), attention="none"
@@ -64,13 +65,15 @@ def distances_without(bank: Bank, patches: Patches, excluded: list[int]) -> npt.
     return found
 
 
+@pytest.mark.parametrize("most", [0, 8192], ids=["index", "products"])
 @pytest.mark.parametrize("rows", [2, 40, 700])
 @pytest.mark.parametrize("together", [0.5, 2.9, 100])
 @pytest.mark.parametrize("excluded", [[0, 1, 2, 3, 4], [3, 3, 3, 3, 3], [4, 0, 9, 0, -1]])
 def test_compare_without_an_image_s_rows(
-    rows: int, together: float, excluded: list[int], monkeypatch: pytest.MonkeyPatch
+    most: int, rows: int, together: float, excluded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for images that have no rows, or are none (−1)."""
+    monkeypatch.setattr(module, "MOST_ROWS", most)
     monkeypatch.setattr(module, "_TOGETHER", int(together * 4 * 48 * 8))
     bank, patches = made(rows, torch.arange(rows) % 5, 10)
     found = bank.compare(patches, torch.tensor(excluded))

@@ -14,6 +14,7 @@ from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.search.exact import ExactIndex
 from sapatchcore.memory.search.leaves import LEAF
+from sapatchcore.memory.search.products import MOST_ROWS, CellProducts
 from sapatchcore.memory.training import TrainingImage, statistics
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
@@ -73,6 +74,16 @@ class Bank:
         return QuantisedIndex(self.rows, self.search, self.groups)
 
     @cached_property
+    def products(self) -> CellProducts | None:
+        """Finds the nearest row of a small bank on a CPU, instead of ``index``; built when it is first needed."""
+        small = self.search == "exact" and self.rows.device.type == "cpu" and len(self.rows) <= MOST_ROWS
+        return CellProducts(self.rows, self.groups) if small else None
+
+    def build_index(self) -> None:
+        """What ``compare`` needs, now: the first image need not wait for it. Raises as ``index``."""
+        _ = self.products or self.index
+
+    @cached_property
     def groups(self) -> torch.Tensor:
         """(m,) int64: ``images`` where the rows are."""
         return self.images.to(self.rows.device)
@@ -95,16 +106,19 @@ class Bank:
         excluded: (n,) int64, for each image the training image whose rows do not count, -1 for none; another must have rows.
         """
         c2, per_image = patches.local.shape[2], patches.cell.shape[0]
-        away = None if excluded is None else excluded.to(self.rows.device).repeat_interleave(per_image)
         parts = []
         images, done = max(1, _TOGETHER // (4 * per_image * self.rows.shape[1])), 0
         for few in patches.split(images):
-            rows = few.rows().flatten(0, 1)
-            found = self.index.nearest(rows, None if away is None else away[done : done + len(rows)])
+            rows, n = few.rows().flatten(0, 1), len(few.local)
+            away = None if excluded is None else excluded[done : done + n].to(self.rows.device)
+            if self.products is not None:
+                found = self.products.nearest(few, away)
+            else:
+                found = self.index.nearest(rows, None if away is None else away.repeat_interleave(per_image))
             squared = rows.sub_(self.rows[found]).square_()
             local, context = squared[:, :c2].sum(1), squared[:, c2:].sum(1)
             parts.append(((local + context).sqrt(), local.sqrt_(), context.sqrt_(), found))
-            done += len(rows)
+            done += n
         columns = [torch.cat(column).reshape(-1, per_image) for column in zip(*parts, strict=True)]
         return Distances(*columns)
 
