@@ -49,7 +49,8 @@ def fit(folder: Path) -> Path:
     model = folder / "models" / f"{MODEL}.safetensors"
     model.parent.mkdir()
     sapatchcore(
-        "fit", folder / "learn", "-o", model, "--backbone", "builtin", "--calibrate", folder / "calibrate", "-q"
+        *("fit", folder / "learn", "-o", model, "--backbone", "builtin", "--preset", "recommended"),
+        *("--calibrate", folder / "calibrate", "-q"),
     )
     return model.parent
 
