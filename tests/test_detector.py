@@ -371,7 +371,8 @@ def fingerprint(detector: SAPatchCore, good: np.ndarray, test: np.ndarray) -> di
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sapatchcore.embed.patches, "read_batches", watched)
+        for module in (sapatchcore.data.copies, sapatchcore.embed.patches):  # of fit and of predict
+            patch.setattr(module, "read_batches", watched)
         patch.setattr(sapatchcore.embed.patches, "choose_device", lambda name: (asked.append(name), choose("cpu"))[1])
         result = detector.fit(good).predict(test)
         network = detector.embedder.network
@@ -409,6 +410,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"resize": (32, 64), "keep_aspect": True}, "keep_aspect", "grid"),
     ({"crop": 48}, "crop", "grid"),
     ({"resize": 192, "tiles": "2x2"}, "tiles", "seen"),
+    ({"augment": "rotate"}, "augment", "bank"),
     ({"coreset_ratio": 0.2}, "coreset_ratio", "bank"),
     ({"projection": 2}, "projection", "patches"),
     ({"neighbors": 3, "image_score": "reweighted"}, "neighbors", "scores"),

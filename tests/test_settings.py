@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "keep_aspect": False,
     "crop": (224, 224),
     "tiles": None,
+    "augment": "none",
     "coreset_ratio": 0.01,
     "projection": 128,
     "neighbors": 9,

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
+from sapatchcore.data.copies import learned_batches
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources, read_batches
 from sapatchcore.datasets.folders import training_images as good_images
@@ -91,14 +92,13 @@ class SAPatchCore(Updatable, Tunable):
         training: list[TrainingImage] = []
         statistics = []
         with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
-            for batch, patches in embedder.patches(sources):  # steps 1 to 5
+            for batch in learned_batches(sources, settings, progress, total):  # step 1
+                patches = embedder.embed(batch)  # steps 2 to 5
                 projected.append(project(patches))  # step 6: the random projection,
                 spill.append(patches)
                 training += training_images(batch)
                 if patches.layers is not None:
                     statistics.append(pooled(patches.layers))
-                if progress is not None:
-                    progress("embed", len(training), total)
             if not training:
                 raise DataError("No image to learn from was given. Give at least one good image.")
             x = projected.tensor().to(embedder.network.device)

@@ -2,13 +2,13 @@
 
 Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
 patch that each row came from; ``training.name`` (bytes,) uint8, names in UTF-8 one after another, and ``training.name.end``
-(n,) int64, where each ends; ``training.size`` (n, 2) int32; ``thumbnails`` and ``thumbnails.end``, JPEG files likewise;
+(n,) int64, where each ends; ``training.size`` (n, 2) int32, ``training.turn`` (n,) int32, of copies; ``thumbnails`` and
+``thumbnails.end``, JPEG files likewise;
 ``calibration.*``, the arrays of ``Calibration``, and names and sizes where its images were not learned from;
-``global.rows`` (n, d) float32, the training images' pooled statistics, where there is a global part; ``whitening.local``
-and ``whitening.context``, what patches are multiplied by, where the metric is whitened;
-``weights.*``, the network up to its second layer. Header: one JSON text with the format's number, settings, versions, and a
-SHA-256 over all of it; safetensors reads none above 100 MB, so nothing in it grows with the images. The target is whole at
-all times, before or after.
+``global.rows`` (n, d) float32, the training images' pooled statistics, where there is a global part; ``whitening.local`` and
+``whitening.context``, what patches are multiplied by; ``weights.*``, the network up to its second layer. Header: one JSON text
+with the format's number, settings, versions, and a SHA-256 over all of it; safetensors reads none above 100 MB, so nothing in it
+grows with the images. The target is whole at all times, before or after.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sapatchcore.learning import calibration_file as kept
 from sapatchcore.learning.calibrate import with_image_score
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.pooled import ROWS, SCALES, GlobalPart
-from sapatchcore.memory.training import NAMES, TrainingImages, files_to_tensors
+from sapatchcore.memory.training import NAMES, TrainingImages, counted, files_to_tensors
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.settings import Settings, settings_from
 
@@ -153,7 +153,7 @@ def describe(path: Path, stored: Stored) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "bank": f"{stored.bank.shape[0]} patches of {stored.bank.shape[1]} numbers",
-        "training_images": len(stored.more["training.size"]),
+        **counted(stored.more),
         "network_weights": f"{size:.1f} MB inside" if stored.weights else "not inside, checked when loaded",
         **header,
     }

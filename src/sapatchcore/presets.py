@@ -9,6 +9,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+# Good images that a global part takes: two for a covariance, when one of them is in the fold that is left out. Of fewer, fit
+# learns without one where the preset alone asks for it.
+FEWEST = 3
+
 RECOMMENDED: MappingProxyType[str, Any] = MappingProxyType(
     {
         "attention": "none",

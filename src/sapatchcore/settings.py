@@ -147,6 +147,9 @@ class Settings(BaseModel):
         f"ROWSxCOLUMNS, each from 1 to {MOST_TILES}, one number of pixels from {SMALLEST_TILE} to 8192, or none",
         "For example 2x2, or 512.",
     )
+    augment: Literal["none", "rotate"] = _option(
+        "none", "'rotate': turned and mirrored copies are learned, too (docs/few-and-many.md).", "'none' or 'rotate'"
+    )
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = _option(
         0.01, "Share of the training patches that the memory bank keeps.", "in (0, 1]", "Use 0.1 for 10 %."
     )

@@ -99,6 +99,11 @@ def fit(
         summary["not_inspected"] = used.not_inspected  # as images are resized, which `keep_aspect` says last
         tracker.figures({"fit": summary})
     _say(summary, json_output, "learned from")
+    if not json_output and used.global_part != checked.global_part:
+        typer.echo(
+            "Too few images to know how good ones differ as a whole: every score is of patches alone. Three images have a "
+            "global part, or fewer with --augment rotate."
+        )
     if not json_output and (line := border_line(used)):
         typer.echo(line)
 
@@ -192,10 +197,12 @@ def _changed(
 
 def _summary(detector: SAPatchCore, path: Path) -> dict[str, Any]:
     """bank: [rows, numbers of each]; of several networks a list of these."""
+    copies = sum(map(bool, detector.turns))
     banks = [list(one.bank.rows.shape) for one in detector.networks]
     return {
         "model": str(path),
-        "training_images": len(detector.provenance[0]),
+        "training_images": len(detector.turns) - copies,
+        **({"turned_copies": copies} if copies else {}),
         "bank": banks if len(banks) > 1 else banks[0],
         "calibration_images": len(detector.calibration) if detector.is_calibrated else 0,
         "bytes": path.stat().st_size,
@@ -203,14 +210,17 @@ def _summary(detector: SAPatchCore, path: Path) -> dict[str, Any]:
 
 
 def _say(summary: dict[str, Any], json_output: bool, verb: str) -> None:
+    from sapatchcore.data.copies import learned_from
+
     if json_output:
         typer.echo(json.dumps(summary))
         return
     changed = "".join(f", {summary[word]} {word}" for word in ("added", "removed") if word in summary)
     banks = summary["bank"] if isinstance(summary["bank"][0], list) else [summary["bank"]]
+    learned = learned_from([""] * summary["training_images"] + ["turned"] * summary.get("turned_copies", 0))
     kept = " and ".join(f"{rows} patches of {numbers} numbers" for rows, numbers in banks)
     typer.echo(
-        f"{summary['model']}: {verb} {summary['training_images']} images, {'kept' if not changed else 'keeps'} {kept}{changed} "
+        f"{summary['model']}: {verb} {learned}, {'kept' if not changed else 'keeps'} {kept}{changed} "
         f"({summary['bytes'] / 1e6:.1f} MB)."
     )
     count = summary["calibration_images"]

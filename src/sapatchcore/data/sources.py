@@ -49,12 +49,13 @@ R = TypeVar("R")
 @dataclass(frozen=True)
 class Batch:
     """names: n texts. sizes: n × (H, W), the images' own. pixels: (n, h, w, 3) uint8, as the network takes them. appearance: n,
-    of the images themselves; none where nobody will ask."""
+    of the images themselves; none where nobody will ask. turns: n, of copies (copies.py); none where there is none."""
 
     names: tuple[str, ...]
     sizes: tuple[Size, ...]
     pixels: npt.NDArray[np.uint8]
     appearance: tuple[Appearance, ...] = ()
+    turns: tuple[int, ...] = ()
 
 
 def as_sources(images: Images, from_folder: Callable[[Path], Iterable[ImageSource]]) -> Sources:

@@ -31,6 +31,7 @@ from sapatchcore.data.pixels import Size
 from sapatchcore.data.sources import Batch, ImageSource, load_ahead, read_batches, read_image, source_name
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.whitening import Moments, Whitening
+from sapatchcore.presets import FEWEST
 from sapatchcore.settings import Settings
 
 EXAMPLES = 64  # images that a temperature is taken from, and most that are kept of images that can be read only once
@@ -48,11 +49,17 @@ def adapted(
 
     sources: of a sequence some images, spread evenly over it, are looked at; of others the first ones, which are handed
     on before the rest. Where no setting asks for anything, both come back as they are. Without attention the temperature has
-    no effect, and becomes 1. folds: of the calibration to come, image i in fold i modulo their number; 1 where there is none.
+    no effect, and becomes 1. The recommended preset's global part is left out where the images are too few for one. folds: of the
+    calibration to come, image i in fold i modulo their number; 1 where there is none.
 
     Raises as ``Embedder.patches``.
     """
     settings = embedder.settings
+    if settings.preset == "recommended" and settings.global_part != "none" and settings.augment == "none":
+        few, sources = examples_of(sources, FEWEST)
+        if len(few) < FEWEST:
+            embedder = copy.copy(embedder)
+            settings = embedder.settings = settings.model_copy(update={"global_part": "none"})
     auto = settings.requested.get("temperature", settings.temperature) == "auto"
     if not auto and settings.metric == "euclidean" and not settings.keep_aspect:
         return embedder, sources

@@ -140,7 +140,8 @@ def good_images(bank: Bank) -> Sequence[UInt8Array]:
 
     Raises ModelFileError where there is neither.
     """
-    at_hand = [image for image in bank.training if Path(image.name).is_file() or image.thumbnail]
+    originals = [image for image in bank.training if not image.turn]
+    at_hand = [image for image in originals if Path(image.name).is_file() or image.thumbnail]
     if not at_hand:
         raise ModelFileError(
             "int8 needs good images to take the network's ranges from, and neither the training images nor thumbnails of them "
@@ -180,7 +181,7 @@ def recalibrated(
         local, context = (torch.from_numpy(found[name]) for name in EMBEDDING)
         own = int(calibration.images[index])  # -1: the bank has nothing of it
         with torch.inference_mode():
-            arrays = graph.compare(local, context, None if own < 0 else bank.images == own)
+            arrays = graph.compare(local, context, None if own < 0 else bank.groups.cpu() == own)
         batch = Batch((calibration.names[index],), ((image.shape[0], image.shape[1]),), image[None, :0])
         scored.append(
             (batch, [*(array.numpy() for array in arrays), *(found[name] for name in GLOBAL if name in found)])

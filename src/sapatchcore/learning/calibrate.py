@@ -19,7 +19,7 @@ from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.coreset import Begun, choose, squared_to_groups
 from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.spill import Spill, bank_of
-from sapatchcore.memory.training import TrainingImage
+from sapatchcore.memory.training import TrainingImage, packed_turns
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import (
@@ -53,16 +53,24 @@ def folds_of(images: int) -> int:
     return min(FOLDS, images)
 
 
-def can_cross_fit(owners: torch.Tensor, images: int, settings: Settings) -> bool:
-    """Whether each fold leaves others to compare with, and enough rows. owners: (m,) int64, the image of each row of the bank, of
-    so many that were learned from."""
-    return len(owners) >= rows_needed(settings.image_score) and len((owners % folds_of(images)).unique()) > 1
+def fold_of_each(images: Sequence[TrainingImage]) -> torch.Tensor:
+    """(n,) int64: the fold of each training image. Copies are in the fold of the image that they were made from: what is said of
+    an image must not rest on itself."""
+    turns = packed_turns(images)
+    own = torch.ones(len(images), dtype=torch.int64) if turns is None else torch.from_numpy(turns == 0).long()
+    return (own.cumsum(0) - 1) % folds_of(int(own.sum()))
+
+
+def can_cross_fit(inside: torch.Tensor, settings: Settings) -> bool:
+    """Whether each fold leaves rows of others to compare with, and enough of them. inside: (m,) int64, the fold of each row of
+    the bank."""
+    return len(inside) >= rows_needed(settings.image_score) and len(inside.unique()) > 1
 
 
 def cross_fitted(
     x: torch.Tensor, spill: Spill, embedder: Embedder, whole: Bank, progress: Progress | None = None
 ) -> Calibration | None:
-    """Every training image, scored by a bank of the patches outside its fold, with as many rows as the ``whole`` one.
+    """Every training image but the copies, scored by a bank of the patches outside its fold, with as many rows as ``whole``.
 
     It begins with the whole bank's rows from outside the fold; the others are chosen as these were. To choose all anew would take
     five times as long as the whole bank, for scores that are the same but for chance (docs/verdicts.md).
@@ -72,10 +80,13 @@ def cross_fitted(
 
     None where there can be none.
     """
-    n, p, count, settings = spill.images, spill.patches_per_image, len(whole.rows), embedder.settings
-    if not can_cross_fit(whole.images, n, settings):
+    p, count, settings = spill.patches_per_image, len(whole.rows), embedder.settings
+    fold_of, turns = fold_of_each(whole.training), packed_turns(whole.training)
+    inside = fold_of[whole.images]
+    if not can_cross_fit(inside, settings):
         return None
-    folds = folds_of(n)
+    scored = torch.ones_like(fold_of).bool() if turns is None else torch.from_numpy(turns == 0)
+    n, folds = int(scored.sum()), int(fold_of.max()) + 1
     found, steps = [], 0
 
     def report(done: int) -> None:
@@ -84,25 +95,23 @@ def cross_fitted(
                 progress("calibrate", steps + done, folds * count + n)
 
     rows = whole.images * p + whole.cells
-    inside = whole.images % folds
     squared = squared_to_groups(x, rows, inside, folds)
     for fold in range(folds):
-        others = outside(fold, folds, n, p)
+        others = rows_of(fold_of != fold, p)
         nearest = squared[[one for one in range(folds) if one != fold]].amin(0)
         begun, size = Begun(rows[inside != fold], nearest), min(count, len(others))
         coreset = choose(x, size, seed=settings.seed, among=others, begun=begun, progress=report)
         steps += count
         bank = bank_of(coreset, spill, whole.training, settings.search, x.device)
-        numbers = range(fold, n, folds)
+        numbers = (scored & (fold_of == fold)).nonzero()[:, 0].tolist()
         found.append(scored_by_others(fold, bank, spill, embedder, numbers, numbers, whole.training, report))
         steps += len(numbers)
     return in_order(found)
 
 
-def outside(fold: int, folds: int, images: int, patches_per_image: int) -> torch.Tensor:
-    """(r,) int64: the rows, numbered through all ``images``, of those that are not in ``fold``."""
-    kept = torch.arange(images) % folds != fold
-    return torch.arange(images * patches_per_image)[kept.repeat_interleave(patches_per_image)]
+def rows_of(images: torch.Tensor, patches_per_image: int) -> torch.Tensor:
+    """(r,) int64: the rows, numbered through all images, of those where ``images`` (n,) bool is true."""
+    return images.repeat_interleave(patches_per_image).nonzero()[:, 0]
 
 
 def scored_by_others(
@@ -150,7 +159,7 @@ def in_order(folds: Sequence[Calibration]) -> Calibration:
 
 def with_scales(bank: Bank, calibration: Calibration | None) -> tuple[Bank, Calibration | None]:
     """The bank with what brings its global part to the patches' scale, where that lacks it, and the calibration fused."""
-    calibration = with_global_scores(calibration, bank.global_part)
+    calibration = with_global_scores(calibration, bank)
     if bank.global_part is None or bank.global_part.scales is not None or calibration is None:
         return bank, calibration
     assert calibration.largest is not None
@@ -159,14 +168,15 @@ def with_scales(bank: Bank, calibration: Calibration | None) -> tuple[Bank, Cali
     return replace(bank, global_part=part), fused_anew(calibration, part)
 
 
-def with_global_scores(calibration: Calibration | None, part: GlobalPart | None) -> Calibration | None:
+def with_global_scores(calibration: Calibration | None, bank: Bank) -> Calibration | None:
     """``calibration`` with the training images' global scores cross-fitted anew: the statistics of all are at hand, so that takes
     a moment. Separate images keep theirs."""
+    part = bank.global_part
     if calibration is None or part is None:
         return calibration
     if calibration.source == SEPARATE:
         return fused_anew(calibration, part)
-    scores = part.cross_fitted(folds_of(len(part.rows))).float().numpy()[calibration.images]
+    scores = part.cross_fitted(fold_of_each(bank.training)).float().numpy()[calibration.images]
     largest = calibration.scores if calibration.largest is None else calibration.largest
     return fused_anew(replace(calibration, largest=largest, global_scores=scores), part)
 

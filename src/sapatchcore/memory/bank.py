@@ -15,7 +15,7 @@ from sapatchcore.memory.pooled import GlobalPart
 from sapatchcore.memory.search.exact import ExactIndex
 from sapatchcore.memory.search.leaves import LEAF
 from sapatchcore.memory.search.products import MOST_ROWS, CellProducts
-from sapatchcore.memory.training import TrainingImage, statistics
+from sapatchcore.memory.training import TrainingImage, made_from, statistics
 
 # Bytes of patches at a time. More of them share the work on each block of the bank; beyond this their rows leave the
 # processor's cache, and beyond 32 MB the allocator takes fresh memory for them every time.
@@ -85,13 +85,13 @@ class Bank:
 
     @cached_property
     def groups(self) -> torch.Tensor:
-        """(m,) int64: ``images`` where the rows are."""
-        return self.images.to(self.rows.device)
+        """(m,) int64 where the rows are: ``images``, with copies counted as the image that they were made from."""
+        return made_from(self.training, self.images).to(self.rows.device)
 
     @cached_property
     def owners(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training images that rows came from, sorted, and how many rows of each: few, however many images there are."""
-        owners, counts = self.images.unique(return_counts=True)
+        """The training images that rows came from, sorted, and how many rows of each with its copies."""
+        owners, counts = self.groups.cpu().unique(return_counts=True)
         return owners, counts
 
     @cached_property

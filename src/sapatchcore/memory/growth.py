@@ -68,7 +68,7 @@ class Growth:
 
 
 def fewest_left(bank: Bank) -> int:
-    """The rows that are left when the training image with the most of them is left out."""
+    """The rows that are left when the training image with the most of them, its copies', too, is left out."""
     return len(bank.rows) - int(bank.owners[1].max())
 
 

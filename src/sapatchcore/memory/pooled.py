@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from sapatchcore.errors import DataError
+from sapatchcore.presets import FEWEST
 
-FEWEST = 3  # good images: two to take a covariance from, when one of them is in the fold that is left out
 ROWS, SCALES = "global.rows", "global_scales"  # a tensor of the model file, and an entry of its header
 _LEAST_SHRINKAGE = 1e-4  # keeps P finite where the images outnumber the channels by far
 
@@ -167,11 +167,10 @@ class GlobalPart:
         require_enough(len(self.rows) - 1)
         return GlobalPart(torch.cat((self.rows[:number], self.rows[number + 1 :])), self.scales)
 
-    def cross_fitted(self, folds: int) -> torch.Tensor:
-        """(k,) float64: each training image's distance from those that are in no fold with it; image i is in fold i modulo
-        ``folds``."""
-        fold, found = torch.arange(len(self.rows)) % folds, torch.zeros(len(self.rows), dtype=torch.float64)
-        for one in range(folds):
+    def cross_fitted(self, fold: torch.Tensor) -> torch.Tensor:
+        """(k,) float64: each training image's distance from those that are in no fold with it. fold: (k,) int64."""
+        found = torch.zeros(len(self.rows), dtype=torch.float64)
+        for one in fold.unique().tolist():
             found[fold == one] = Gaussian.of(self.rows[fold != one]).distance(self.rows[fold == one].double())
         return found
 

@@ -18,7 +18,7 @@ from sapatchcore.data.packed import Texts
 from sapatchcore.data.remote import is_address
 from sapatchcore.data.sources import ImageSource, Progress, as_sources
 from sapatchcore.datasets.folders import training_images, validation_images
-from sapatchcore.errors import ModelFileError
+from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.networks import refuse_several
 from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
@@ -61,6 +61,10 @@ def fit(
     """
     settings = settings_from(options)
     refuse_several(settings.backbone, "fit with --ray")
+    if settings.augment != "none":
+        raise SettingsError(
+            f"`augment` {settings.augment} is for few images, and fit with --ray for very many. Leave one of them out."
+        )
     path = Path(output).resolve()
     if not path.parent.is_dir():
         raise ModelFileError(

@@ -8,7 +8,7 @@ measured. *Separate*: good images that were not learned from; the promise then i
 models of earlier versions: every training image against the bank less its own patches, a bank that was chosen with the
 image at hand; thresholds lie higher, on the careful side.
 
-When the bank changes, ``learning/images.py`` says what becomes of the scores: kept as upper bounds, taken anew, or raised from
+When the bank changes, ``learning/changes.py`` says what becomes of the scores: kept as upper bounds, taken anew, or raised from
 the patch scores, which are kept for this.
 """
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from einops import rearrange
 
+from sapatchcore.data.copies import cell_before, in_words
 from sapatchcore.data.pixels import Size, crop_box
 from sapatchcore.embed.patches import Patches
 from sapatchcore.memory.bank import Bank
@@ -40,13 +41,15 @@ class GoodPatch:
 
     image: the training image that it came from. box: (top, left, height, width), its cell in that image's own pixels.
     thumbnail: a JPEG file of what the network saw of that image, or b"" where none was kept. thumbnail_box: the cell in it,
-    as shares of its height and width.
+    as shares of its height and width. turned: "", or where a copy is nearest how it was turned: then the thumbnail shows the
+    copy, while ``box`` is in the image that it was made from.
     """
 
     image: str
     box: Box
     thumbnail: bytes
     thumbnail_box: tuple[float, float, float, float]
+    turned: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +124,10 @@ def good_patch(bank: Bank, row: int, settings: Settings) -> GoodPatch:
     at = divmod(int(bank.cells[row]), width)
     return GoodPatch(
         image=image.name,
-        box=cell_box(at, bank.grid, image.size, settings.resize, settings.crop),
+        box=cell_box(cell_before(at, bank.grid, image.turn), bank.grid, image.size, settings.resize, settings.crop),
         thumbnail=image.thumbnail,
         thumbnail_box=(at[0] / height, at[1] / width, 1 / height, 1 / width),
+        turned=in_words(image.turn),
     )
 
 

@@ -280,6 +280,7 @@ def _explained(image: ScoredImage, rate: float) -> ExplanationSeen:
             box=list(good.box),
             thumbnail=base64.b64encode(good.thumbnail).decode("ascii") or None,
             thumbnail_box=list(good.thumbnail_box),
+            turned=good.turned or None,
         )
         causes.append(
             CauseSeen(

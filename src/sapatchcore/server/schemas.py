@@ -59,6 +59,9 @@ class GoodPatchSeen(BaseModel):
     box: Box
     thumbnail: str | None = Field(description="Base64 JPEG of that image, where the model keeps one.")
     thumbnail_box: list[float] = Field(description="Top, left, height, width, as shares of the thumbnail's sides.")
+    turned: str | None = Field(
+        description="How the copy of that image which the thumbnail shows was turned; null for itself."
+    )
 
 
 class CauseSeen(BaseModel):

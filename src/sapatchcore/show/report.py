@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sapatchcore.atomic import write_bytes
+from sapatchcore.data.copies import learned_from
 from sapatchcore.data.sources import Progress, read_image
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.detector import SAPatchCore
@@ -203,7 +204,7 @@ def _about(detector: SAPatchCore, evaluation: Evaluation, seconds: Mapping[str, 
     radii = ", ".join(f"{one.covering_radius:.4g}" for one in detector.networks)
     model = {
         "Model": f"{MODELS[detector.settings.attention]}, backbone {detector.settings.backbone}",
-        "Learned from": f"{len(detector.provenance[0])} good images",
+        "Learned from": f"{learned_from(detector.turns)}, all good",
         "Memory bank": ", ".join(f"{len(one.rows)} patches of {one.rows.shape[1]} numbers" for one in banks),
         "Covering radius": f"{radii}, in the projection in which patches are chosen",
         "Calibration": "none"

@@ -147,7 +147,7 @@ def cause_pictures(
     for number, cause in enumerate(explanation.causes, start=1):
         row, column = cause.cell
         own = (row / height, column / width, 1 / height, 1 / width)
-        good = names.get(cause.good.image, cause.good.image)
+        good = ", ".join(filter(None, (names.get(cause.good.image, cause.good.image), cause.good.turned)))
         pictures = [_picture(cut_out(seen, own), "this image", "The patch in question, boxed, and what is around it")]
         if cause.good.thumbnail:
             thumbnail = read_thumbnail(cause.good.thumbnail)

@@ -28,7 +28,7 @@ ACCEPT, REJECT = "accept", "reject"
 FALSE_REJECT, MISSED = "false reject", "missed defect"
 COLUMNS = (
     "path", "label", "verdict", "wrong", "score", "threshold", "ratio", "p_value", "kind", "reason", "local_share",
-    "context_share", "global_score", "global_ratio", "good_image", "good_box", "regions", "notes",
+    "context_share", "global_score", "global_ratio", "good_image", "good_turned", "good_box", "regions", "notes",
 )  # fmt: skip
 _TOGETHER = 32  # images that are explained between two reports of progress
 
@@ -46,8 +46,8 @@ def report_rows(
 
     explanations: what ``explained`` returned for all test images; None to compute it. A box is [top, left, height, width] in
     pixels of its image. verdict and what follows from it are None without calibration, what is global without a global part.
-    regions: each with box, area and
-    peak, the box of its worst patch, and image and box of the nearest good patch; good_image and good_box: of the worst.
+    regions: each with box, area and peak, the box of its worst patch, and image and box of the nearest good patch; good_image
+    and good_box: of the worst; good_turned: how, where it is in a turned copy of the image.
 
     Errors as of ``explained``.
     """
@@ -194,6 +194,7 @@ def _row(result: Result, index: int, label: str, one: Explanation | None) -> dic
             "reason": verdict.sentence,
             "global_ratio": verdict.global_ratio,
             "good_image": good.image,
+            "good_turned": good.turned or None,
             "good_box": list(good.box),
             "regions": [_region(cause) for cause in one.causes if cause.region is not None],
         }
@@ -208,5 +209,6 @@ def _region(cause: Cause) -> dict[str, Any]:
         "peak": cause.region.peak,
         "patch_box": list(cause.box),
         "good_image": cause.good.image,
+        "good_turned": cause.good.turned or None,
         "good_box": list(cause.good.box),
     }

@@ -178,9 +178,8 @@ class Together(Updatable, Tunable):
                     "least two good images, or others to `calibrate` with."
                 )
             scale = CommonScale.of(calibrations)
-        settings, of_one = self.settings, networks[0].settings
-        if of_one.resize != settings.resize:  # with `keep_aspect`, which all find alike
-            settings = settings.model_copy(update={"resize": of_one.resize})
+        of_one = networks[0].settings  # what images decide, they decide alike for all: `keep_aspect`, and what few lack
+        settings = self.settings.model_copy(update={"resize": of_one.resize, "global_part": of_one.global_part})
         calibration = None
         if calibrated:
             calibration = calibration_together(calibrations, scale, settings.resize, settings.crop, peaks)
