@@ -27,19 +27,19 @@ from sapatchcore.memory.spill import GrowingRows, Spill, bank_of
 from sapatchcore.memory.training import TrainingImage, training_images
 from sapatchcore.model_file import load_model_file, to_stored, write_model
 from sapatchcore.networks import names_of
+from sapatchcore.products.products import FitsProducts, loader
 from sapatchcore.result import Result, gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.explain import Explanation
 from sapatchcore.settings import Settings, settings_from
-from sapatchcore.together.model_file import holds_several
 from sapatchcore.together.scored import Scored, Seen
 from sapatchcore.together.together import Together
 from sapatchcore.tuning.tune import Tunable
 from sapatchcore.tuning.tuning import tuning_in
 
 
-class SAPatchCore(Updatable, Tunable):
+class SAPatchCore(Updatable, Tunable, FitsProducts):
     """Learns from good images alone; finds local defects and wrong combinations of parts.
 
     Keyword arguments are the options of ``settings.py``, checked when given; nothing is loaded before ``fit``. With
@@ -104,9 +104,8 @@ class SAPatchCore(Updatable, Tunable):
             x = projected.tensor().to(embedder.network.device)
             count = max(1, int(settings.coreset_ratio * len(x) + 1e-9))  # 0.29 · 100 is 28.999…
             report = None if progress is None else lambda done: progress("coreset", done, count)
-            coreset = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy,
-            # and the kept patches with all their numbers.
-            bank = bank_of(coreset, spill, training, settings.search, x.device, statistics)
+            coreset = choose(x, count, seed=settings.seed, progress=report)  # k-center greedy, and the kept
+            bank = bank_of(coreset, spill, training, settings.search, x.device, statistics)  # with all their numbers
             if apart is None:
                 calibration = cross_fitted(x, spill, embedder, bank, progress)
             else:
@@ -176,7 +175,7 @@ class SAPatchCore(Updatable, Tunable):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Self:
-        """The detector that ``save`` wrote.
+        """The detector that ``save`` wrote; of a file of several products their ``Products``.
 
         options: ``device`` (default "auto"), ``precision``, ``batch_size``, ``workers``, ``search`` and ``weights`` may differ
         on this machine, ``image_score`` and ``neighbors`` too (for "reweighted" calibrate it then); no others.
@@ -184,8 +183,8 @@ class SAPatchCore(Updatable, Tunable):
         Raises ModelFileError: the file is missing, cut, altered, from another format, or its network's weights, left
         out of it, are others now. SettingsError: another option is named. MissingPackageError: search "faiss" without FAISS.
         """
-        if cls is SAPatchCore and holds_several(Path(path)):
-            return SeveralNetworks.load(path, **options)  # type: ignore[return-value]  # is one
+        if cls is SAPatchCore and (load := loader(Path(path), cls, SeveralNetworks)) is not None:
+            return load(path, **options)  # type: ignore[no-any-return]
         parts = load_model_file(Path(path), options)
         detector = cls(**parts[0].model_dump()).take(*parts)
         detector.tuning = tuning_in(Path(path))

@@ -1,14 +1,13 @@
 """The model file: one ``.safetensors`` with everything that scoring and a verdict need, and no code.
 
-Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the
-patch that each row came from; ``training.name`` (bytes,) uint8, names in UTF-8 one after another, and ``training.name.end``
-(n,) int64, where each ends; ``training.size`` (n, 2) int32, ``training.turn`` (n,) int32, of copies; ``thumbnails`` and
-``thumbnails.end``, JPEG files likewise;
-``calibration.*``, the arrays of ``Calibration``, and names and sizes where its images were not learned from;
-``global.rows`` (n, d) float32, the training images' pooled statistics, where there is a global part; ``whitening.local`` and
-``whitening.context``, what patches are multiplied by; ``weights.*``, the network up to its second layer. Header: one JSON text
-with the format's number, settings, versions, and a SHA-256 over all of it; safetensors reads none above 100 MB, so nothing in it
-grows with the images. The target is whole at all times, before or after.
+Tensors: ``bank`` (m, d) float32; ``bank.image`` (m,) int32 and ``bank.cell`` (m,) int32, the training image and the patch that
+each row came from; ``training.name`` (bytes,) uint8, names in UTF-8 one after another, and ``training.name.end`` (n,) int64,
+where each ends; ``training.size`` (n, 2) int32, ``training.turn`` (n,) int32, of copies; ``thumbnails`` and ``thumbnails.end``,
+JPEG files likewise; ``calibration.*``, the arrays of ``Calibration``, and names and sizes where its images were not learned
+from; ``global.rows`` (n, d) float32, the training images' pooled statistics, where there is a global part; ``whitening.local``
+and ``whitening.context``, what patches are multiplied by; ``weights.*``, the network up to its second layer. Header: one JSON
+text with the format's number, settings, versions, and a SHA-256 over all of it; safetensors reads none above 100 MB, so nothing
+in it grows with the images. The target is whole at all times, before or after.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import torch
 
 from sapatchcore.atomic import atomic_write
 from sapatchcore.data.packed import Texts
+from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.embed.weights import PACKAGED, Weights, digest, origin
 from sapatchcore.embed.whitening import Whitening
@@ -53,9 +53,8 @@ Parts = tuple[Settings, Embedder, Bank, Calibration | None]  # of a detector
 class Stored:
     """What a model file holds.
 
-    header: JSON-ready; ``settings`` among them. bank: (m, d) float32. images, cells: (m,) int64, where each row
-    came from. weights: the network's tensors, or None where the file was written without them (its header then has
-    their ``weights_sha256``, as every file does).
+    header: JSON-ready; ``settings`` among them. bank: (m, d) float32. images, cells: (m,) int64, where each row came from.
+    weights: the network's tensors, or None where the file was written without them; every header has their ``weights_sha256``.
     """
 
     header: dict[str, Any]
@@ -232,8 +231,8 @@ def load_model_file(path: Path, options: Mapping[str, Any]) -> Parts:
     return loaded(path, read_model(path), options)
 
 
-def loaded(path: Path, stored: Stored, options: Mapping[str, Any]) -> Parts:
-    """The same of what was read from ``path``."""
+def loaded(path: Path, stored: Stored, options: Mapping[str, Any], network: Backbone | None = None) -> Parts:
+    """The same of what was read from ``path``. network: its own, where it is at hand."""
     local = {"device", "precision", "batch_size", "workers", "weights", "image_score", "neighbors", "search"}
     if fixed := sorted(set(options) - local & set(Settings.model_fields)):
         raise SettingsError(f"{', '.join(fixed)} cannot change after fit. Allowed at load: {', '.join(sorted(local))}.")
@@ -247,6 +246,7 @@ def loaded(path: Path, stored: Stored, options: Mapping[str, Any]) -> Parts:
     if stored.header.get("requested") == AUTO:
         settings = settings.resolved(temperature=settings.temperature)
     embedder = Embedder(settings, stored.weights)
+    embedder._network = network  # None: built when it is needed
     if stored.weights is None and digest(embedder.network.weights) != stored.header.get("weights_sha256"):
         raise ModelFileError(
             f"{path} holds no network weights, and those found here ({settings.weights}) are not the ones it was "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from sapatchcore.settings import Settings
 
 if TYPE_CHECKING:
     from sapatchcore.detector import SAPatchCore
+    from sapatchcore.products.products import Products
 
 
 @runtime_checkable
@@ -57,11 +59,34 @@ class Detector(Protocol):
         ...
 
 
-def load_model(model: Path, **options: str | int | None) -> SAPatchCore:
-    """The detector in a model file; options: as of SAPatchCore.load, None where not given.
+def load_model(model: Path, product: str | None = None, **options: str | int | None) -> SAPatchCore:
+    """The detector in a model file, or of one ``product`` in a file of several; options: as of SAPatchCore.load, None where not
+    given.
 
-    Raises ModelFileError for an exported one.
+    Raises ModelFileError for an exported one; what ``of_product`` raises.
     """
+    return of_product(load_whole(model, options), product, model)
+
+
+def of_product(whole: SAPatchCore | Products, product: str | None, model: Path) -> SAPatchCore:
+    """The detector of ``product``, where ``model`` holds several; of one, ``whole`` itself.
+
+    Raises SettingsError where a file of several products comes without a product's name, or another with one; DataError where it
+    has no such product.
+    """
+    from sapatchcore.products.products import Products
+
+    if isinstance(whole, Products):
+        if product is None:
+            raise SettingsError(f"{model} holds several products: {', '.join(whole.names)}. Name one with `product`.")
+        return cast("SAPatchCore", whole.product(product))
+    if product is not None:
+        raise SettingsError(f"{model} holds one product, without a name. Leave `product` out.")
+    return whole
+
+
+def load_whole(model: Path, options: Mapping[str, str | int | None]) -> SAPatchCore | Products:
+    """All that a model file holds; as ``load_model``."""
     if is_exported(model):
         raise ModelFileError(
             f"{model} is an exported model, which predict, watch and info take. For all else name the model file that it came "
@@ -83,7 +108,7 @@ def open_model(
     search: str | None = None,
     threads: int | None = None,
 ) -> Detector:
-    """The detector in a model file, or the exported model.
+    """The detector in a model file, of all its products where there are several, or the exported model.
 
     threads: processors that this process computes with; None for all. The other options: as of SAPatchCore.load.
 
@@ -94,15 +119,15 @@ def open_model(
             import torch
 
             torch.set_num_threads(threads)
-        return load_model(
-            model,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            workers=workers,
-            weights=weights,
-            search=search,
-        )
+        options = {
+            "device": device,
+            "precision": precision,
+            "batch_size": batch_size,
+            "workers": workers,
+            "weights": weights,
+            "search": search,
+        }
+        return load_whole(model, options)
     from sapatchcore.export.runtime import open_exported
 
     refused = {

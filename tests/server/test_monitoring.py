@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ CALIBRATION = 99
 
 
 def model(digest: str = "a", calibration: int = CALIBRATION) -> Any:
-    detector = SimpleNamespace(settings=SimpleNamespace(seed=3))
+    detector = SimpleNamespace(drift=partial(drift, calibration=calibration, seed=3))
     return SimpleNamespace(name="part", hash=digest, calibration_images=calibration, detector=detector)
 
 

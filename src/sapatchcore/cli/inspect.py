@@ -16,6 +16,7 @@ from sapatchcore.cli.options import (
     Json,
     Layout,
     Model,
+    Product,
     Quiet,
     WeightsFile,
     progress_bars,
@@ -57,6 +58,7 @@ def predict(
 ) -> None:
     """Score images with a model file or an exported one, and say which to reject; higher = more anomalous."""
     from sapatchcore.data.images import files_of
+    from sapatchcore.products.result import ProductsResult
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 
@@ -93,11 +95,12 @@ def predict(
         result = detector.predict(sources, progress)
         written = write_maps(result, Path(maps), map_format, progress) if maps is not None else [None] * len(result)
     verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
+    products = result.products if isinstance(result, ProductsResult) else ()
     parts = {"score": result.scores, "local": result.local_scores, "context": result.context_scores}
     if result.global_scores is not None:
         parts["global"] = result.global_scores
     if not json_output:
-        typer.echo("\t".join(("verdict", "p", *parts, "kind", "path", "notes")))
+        typer.echo("\t".join(("verdict", "p", *parts, "kind", *(["product"] if products else []), "path", "notes")))
     columns = zip(result.paths, verdicts, written, result.notes, strict=True)
     for i, (path, verdict, file, notes) in enumerate(columns):
         values = {name: float(part[i]) for name, part in parts.items()}
@@ -107,9 +110,9 @@ def predict(
                 word, p = "REJECT" if verdict.rejected else "accept", f"{verdict.p_value:.4f}"
                 kind = verdict.kind or "–"
             numbers = (f"{value:.6g}" for value in values.values())
-            typer.echo("\t".join((word, p, *numbers, kind, path, " ".join(notes) or "–")))
+            typer.echo("\t".join((word, p, *numbers, kind, *products[i : i + 1], path, " ".join(notes) or "–")))
             continue
-        line = {"path": path, **values, "notes": notes}
+        line = {"path": path, **({"product": products[i]} if products else {}), **values, "notes": notes}
         if verdict is not None:
             line |= {
                 "rejected": verdict.rejected,
@@ -133,6 +136,7 @@ def report(
     model: Model,
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write (.html).")],
+    product: Product = None,
     false_reject: FalseReject = None,
     csv: Annotated[Path | None, typer.Option(help="Also a table, one row an image.")] = None,
     layout: Layout = "auto",
@@ -153,7 +157,7 @@ def report(
     require_packages()
     dataset = open_dataset(data, layout)
     start = time.perf_counter()
-    detector = load_model(model, device=device, weights=weights)
+    detector = load_model(model, product, device=device, weights=weights)
     rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
     loaded = time.perf_counter()
     with progress_bars(quiet=quiet) as progress:
@@ -190,6 +194,7 @@ def gif(
     most: Annotated[int, typer.Option(help="Test images at most, evenly over the kinds.", min=1)] = 40,
     most_bytes: Annotated[int, typer.Option(help="Bytes at most.", min=1)] = 8_000_000,
     milliseconds: Annotated[int, typer.Option(help="How long each image is shown.", min=20)] = 900,
+    product: Product = None,
     false_reject: FalseReject = None,
     layout: Layout = "auto",
     device: Device = "auto",
@@ -206,7 +211,7 @@ def gif(
     dataset = open_dataset(data, layout)
     if not dataset.test:
         raise DataError(f"{dataset.name} has no test images to show: its layout is {dataset.layout}.")
-    detector = load_model(model, device=device, weights=weights)
+    detector = load_model(model, product, device=device, weights=weights)
     rate = promised_rate(false_reject, len(detector.calibration), quiet=quiet) if detector.is_calibrated else None
     with progress_bars(quiet=quiet) as progress:
         # All are scored, so that the colours' scale does not hang on which are shown.

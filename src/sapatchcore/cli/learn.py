@@ -16,6 +16,7 @@ from sapatchcore.cli.options import (
     Layout,
     Log,
     Model,
+    Product,
     Quiet,
     WeightsFile,
     border_line,
@@ -25,13 +26,15 @@ from sapatchcore.cli.options import (
 )
 from sapatchcore.cli.ray import Ray, Shares, require_ray
 from sapatchcore.errors import SettingsError
-from sapatchcore.open_model import load_model
+from sapatchcore.open_model import load_whole, of_product
 from sapatchcore.score.threshold import promise_sentence
 from sapatchcore.settings import settings_from
 
 if TYPE_CHECKING:
     from sapatchcore.data.sources import Progress
     from sapatchcore.detector import SAPatchCore
+    from sapatchcore.learning.images import Updatable
+    from sapatchcore.products.products import Products
 
 Thumbnails = Annotated[
     bool,
@@ -55,6 +58,9 @@ def fit(
     calibrate: Calibrate = None,
     ray: Ray = "",
     shares: Shares = None,
+    products: Annotated[
+        bool, typer.Option("--products", help="DATA has a folder for each product: one model that tells them apart.")
+    ] = False,
     layout: Layout = "auto",
     include_weights: Weights = True,
     include_thumbnails: Thumbnails = True,
@@ -69,6 +75,8 @@ def fit(
 
     _require_folder(output)
     require_ray(ray, shares=shares)
+    if products:
+        _require_products_alone(ray, calibrate)
     checked = settings_from(options)
     settings = checked.model_dump(mode="json")
     with (
@@ -92,14 +100,22 @@ def fit(
             )
             used = checked.model_copy(update={"resize": found.pop("resize")})
             summary = {"model": str(output), **found, "bytes": output.stat().st_size}
+        elif products:
+            found_products = _fitted_products(data, layout, options, progress)
+            found_products.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
+            used, summary = found_products.settings, _summary_of_products(found_products, output)
         else:
             detector = _fitted(data, layout, calibrate, options, progress)
             detector.save(output, include_weights=include_weights, include_thumbnails=include_thumbnails)
             used, summary = detector.settings, _summary(detector, output)
         summary["not_inspected"] = used.not_inspected  # as images are resized, which `keep_aspect` says last
         tracker.figures({"fit": summary})
-    _say(summary, json_output, "learned from")
-    if not json_output and used.global_part != checked.global_part:
+    if products and not json_output:
+        for name, one in summary["products"].items():
+            _say({**one, "model": f"{output}, {name}"}, json_output, "learned from")
+    else:
+        _say(summary, json_output, "learned from")
+    if not products and not json_output and used.global_part != checked.global_part:
         typer.echo(
             "Too few images to know how good ones differ as a whole: every score is of patches alone. Three images have a "
             "global part, or fewer with --augment rotate."
@@ -128,6 +144,35 @@ def _fitted(
     return detector.fit(train, progress, calibrate=apart or None)
 
 
+def _require_products_alone(ray: str, calibrate: str | None) -> None:
+    """Raises SettingsError for options that are about one product."""
+    if ray or calibrate is not None:
+        raise SettingsError(
+            "`products` goes with neither --ray nor `calibrate`: learn each product by itself, or calibrate it from Python."
+        )
+
+
+def _fitted_products(data: str, layout: str, options: dict[str, Any], progress: Progress | None) -> Products:
+    """A model of the products whose folders ``data`` holds."""
+    from sapatchcore.datasets.folders import training_images, validation_images
+    from sapatchcore.detector import SAPatchCore
+    from sapatchcore.errors import DataError
+
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(
+            f"{data} is no folder on this machine. With `products`, name one that holds a folder for each product."
+        )
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    apart = {path.name: validation_images(path, layout) for path in folders}
+    return SAPatchCore.fit_products(
+        {path.name: training_images(path, layout) for path in folders},
+        progress,
+        calibrate={name: images for name, images in apart.items() if images},
+        **options,
+    )
+
+
 def update(
     model: Model,
     images: Annotated[Path, typer.Argument(help="More good images: one, a folder, or a data set's category.")],
@@ -140,6 +185,7 @@ def update(
         ),
     ] = True,
     include_thumbnails: Thumbnails = True,
+    product: Product = None,
     device: Device = "auto",
     weights: WeightsFile = None,
     json_output: Json = False,
@@ -150,7 +196,7 @@ def update(
     def change(detector: SAPatchCore, progress: Progress | None) -> None:
         detector.update(images, progress, calibrate=calibrate, rescore=rescore)
 
-    more, summary = _changed(model, output, device, weights, change, include_thumbnails, quiet)
+    more, summary = _changed(model, product, output, device, weights, change, include_thumbnails, quiet)
     _say({**summary, "added": more}, json_output, "now learned from")
 
 
@@ -158,6 +204,7 @@ def forget(
     model: Model,
     images: Annotated[list[str], typer.Argument(help="Training images to give up, named as they were learned from.")],
     output: Output = None,
+    product: Product = None,
     device: Device = "auto",
     weights: WeightsFile = None,
     json_output: Json = False,
@@ -169,12 +216,13 @@ def forget(
         for image in images:
             detector.forget(image, progress)
 
-    more, summary = _changed(model, output, device, weights, change, True, quiet)
+    more, summary = _changed(model, product, output, device, weights, change, True, quiet)
     _say({**summary, "removed": -more}, json_output, "now learned from")
 
 
 def _changed(
     model: Path,
+    product: str | None,
     output: Path | None,
     device: str,
     weights: str | None,
@@ -187,15 +235,21 @@ def _changed(
 
     target = output or model
     _require_folder(target)
-    detector = load_model(model, device=device, weights=weights)
+    whole = load_whole(model, {"device": device, "weights": weights})
+    detector = of_product(whole, product, model)
     before, inside = detector.rows, has_weights(model)
     with progress_bars(quiet=quiet) as progress:
         change(detector, progress)
-        detector.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
+        whole.save(target, include_weights=inside, include_thumbnails=include_thumbnails)
     return detector.rows - before, _summary(detector, target)
 
 
-def _summary(detector: SAPatchCore, path: Path) -> dict[str, Any]:
+def _summary_of_products(products: Products, path: Path) -> dict[str, Any]:
+    each = {name: _summary(products.product(name), path) for name in products.names}
+    return {"model": str(path), "products": each, "bytes": path.stat().st_size}
+
+
+def _summary(detector: Updatable, path: Path) -> dict[str, Any]:
     """bank: [rows, numbers of each]; of several networks a list of these."""
     copies = sum(map(bool, detector.turns))
     banks = [list(one.bank.rows.shape) for one in detector.networks]

@@ -14,6 +14,7 @@ from sapatchcore.cli.options import (
     Json,
     Layout,
     Log,
+    Product,
     Quiet,
     progress_bars,
     promised_rate,
@@ -152,6 +153,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="JSON file. Default: results/<category>.json.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Score with this model file; nothing is fitted.")] = None,
+    product: Product = None,
     false_reject: FalseReject = None,
     layout: Layout = "auto",
     log: Log = "",
@@ -164,6 +166,7 @@ def evaluate(
     from sapatchcore.atomic import write_json
     from sapatchcore.datasets.folders import open_dataset
     from sapatchcore.detector import SAPatchCore
+    from sapatchcore.open_model import of_product
     from sapatchcore.show.trackers import tracked
     from sapatchcore.verify.benchmark import fit_on
     from sapatchcore.verify.evaluate import evaluate as evaluate_detector
@@ -172,7 +175,9 @@ def evaluate(
     dataset = open_dataset(data, layout)
     if dataset.note:
         warn(dataset.note)
-    detector = SAPatchCore(**options) if model is None else SAPatchCore.load(model, **options)
+    detector = (
+        SAPatchCore(**options) if model is None else of_product(SAPatchCore.load(model, **options), product, model)
+    )
     path = output or Path("results") / f"{dataset.name}.json"
     settings = detector.settings.model_dump(mode="json")
     with (

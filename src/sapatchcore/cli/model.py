@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sapatchcore.cli.options import AnyModel, Json, Model, Quiet, border_line, progress_bars, warn
+from sapatchcore.cli.options import AnyModel, Json, Model, Product, Quiet, border_line, progress_bars, warn
 from sapatchcore.open_model import load_model
 from sapatchcore.score.threshold import promise_sentence
 from sapatchcore.settings import settings_from
@@ -27,9 +27,9 @@ def info(
         summary = describe_exported(model)
     else:
         from sapatchcore.model_file import read_model
-        from sapatchcore.together.model_file import describe_model
+        from sapatchcore.products.model_file import describe_file
 
-        summary = describe_model(model, read_model(model))
+        summary = describe_file(model, read_model(model))
     stored = summary["settings"]
     settings = settings_from({name: stored[name] for name in ("resize", "crop")})
     summary["not_inspected"] = settings.not_inspected if json_output else border_line(settings) or "nothing: no crop"
@@ -37,6 +37,9 @@ def info(
         typer.echo(json.dumps(summary))
         return
     summary |= summary.pop("networks", {})
+    for name, one in summary.pop("products", {}).items():
+        promise = {} if one["calibration"] is None else {"promise": promise_sentence(one["calibration"]["images"])}
+        summary[f"product {name}"] = {**one, **promise}
     if "tuning" in summary:
         from sapatchcore.tuning.tuning import Tuning
 
@@ -62,6 +65,7 @@ def export(
     precision: Annotated[
         str, typer.Option(help="Number format of the network in the file: float32, float16, bfloat16 or int8.")
     ] = "float32",
+    product: Product = None,
     bank_precision: Annotated[str, typer.Option(help="The same of the memory bank.")] = "float32",
     opset: Annotated[int, typer.Option(help="Opset of the ONNX form, 17 to 25.")] = 18,
     json_output: Json = False,
@@ -72,7 +76,7 @@ def export(
     from sapatchcore.server.served import file_hash
 
     kind_of(output, kind)  # wrong use is said before the model is loaded
-    detector = load_model(model, device="cpu")
+    detector = load_model(model, product, device="cpu")
     source, _ = file_hash(model)
     with progress_bars(quiet=quiet) as progress:
         summary = export_model(

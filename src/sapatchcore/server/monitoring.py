@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from sapatchcore.records.record import REJECT, Record
 from sapatchcore.records.records import Records
-from sapatchcore.score.drift import drift
 from sapatchcore.server.batching import Worker
 from sapatchcore.server.served import Served
 
@@ -58,7 +57,7 @@ class _Stream:
     """The accepted parts of one version of a model."""
 
     def __init__(self, model: Served, least: float) -> None:
-        self.calibration, self.seed = model.calibration_images, model.detector.settings.seed
+        self.drift = model.detector.drift
         self.least = least
         self.parts: list[AcceptedImage] = []
         self.fresh = False  # whether the finding lacks parts
@@ -139,7 +138,7 @@ def _find(stream: _Stream, parts: tuple[AcceptedImage, ...]) -> DriftFinding:
     if not parts:
         return DriftFinding()
     p_values = np.array([part.p_value for part in parts])
-    found = drift(p_values, stream.calibration, false_alarm=FALSE_ALARM, seed=stream.seed)
+    found = stream.drift(p_values, false_alarm=FALSE_ALARM)
     alarm, since = (None if at is None else parts[at].record for at in (found.alarm, found.since))
     return DriftFinding(parts, tuple(found.log_capital.tolist()), alarm, since)
 

@@ -165,7 +165,9 @@ def _updatable(service: Service, name: str) -> Served:
     model = service.model(name)
     if not model.can_learn:
         raise Refused(
-            409, f"The model {name} is an exported one, which cannot learn. Update the model it was made from."
+            409,
+            f"The model {name} cannot learn here: it is an exported one, or one of several products. Update the model that it "
+            "was made from, or with `sapatchcore update`.",
         )
     return model
 

@@ -43,11 +43,11 @@ class Loaded:
     peaks: Float32 | None
 
 
-def holds_several(path: Path) -> bool:
-    """Whether a model file is one of several networks; False where it cannot be read: ``read_model`` says why."""
+def holds(path: Path, entry: str) -> bool:
+    """Whether a model file's header has ``entry``, NETWORKS for one; False where it cannot be read: ``read_model`` says why."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return NETWORKS in json.loads((file.metadata() or {})[HEADER])
+            return entry in json.loads((file.metadata() or {})[HEADER])
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return False
 
@@ -74,16 +74,9 @@ def stored_together(
         for one in networks
     ]
     first = each[0]
-    more = dict(first.more)
+    more = {**first.more, **numbered(each[1:], first.more)}
     if calibration is not None:
         more[PEAKS] = torch.from_numpy(calibration.peaks)
-    for number, one in enumerate(each[1:], start=1):
-        tensors = {"bank": one.bank, "bank.image": one.images, "bank.cell": one.cells, **one.more}
-        tensors |= {_WEIGHTS + name: value for name, value in (one.weights or {}).items()}
-        for name, value in tensors.items():
-            same = first.more.get(name)
-            if same is None or not torch.equal(same, value):
-                more[f"{number}.{name}"] = value.detach().cpu().contiguous().clone()
     header = {
         "settings": settings.model_dump(mode="json"),
         "versions": first.header["versions"],
@@ -94,11 +87,25 @@ def stored_together(
     return replace(first, header=header, more=more)
 
 
+def numbered(others: Sequence[Stored], shared: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of ``others`` to stand beside a first one's: each begins with its number, from 1 on. shared: the first one's,
+    of which those that are the same are left out."""
+    found = {}
+    for number, one in enumerate(others, start=1):
+        tensors = {"bank": one.bank, "bank.image": one.images, "bank.cell": one.cells, **one.more}
+        tensors |= {_WEIGHTS + name: value for name, value in (one.weights or {}).items()}
+        for name, value in tensors.items():
+            same = shared.get(name)
+            if same is None or not torch.equal(same, value):
+                found[f"{number}.{name}"] = value.detach().cpu().contiguous().clone()
+    return found
+
+
 def load_together(path: Path, options: Mapping[str, Any]) -> Loaded:
     """What ``stored_together`` stored, with ``options`` as of SAPatchCore.load. Raises as ``load_model_file``."""
     stored = read_model(path)
-    with _whole(path):
-        scale, each = _scale_from(stored.header[SCALE]), _apart(stored)
+    with intact(path):
+        scale, each = _scale_from(stored.header[SCALE]), apart(stored, stored.header[NETWORKS])
         fitted = dict(stored.header["settings"])
         if [one.header["settings"]["backbone"] for one in each] != names_of(fitted["backbone"]):
             raise ValueError("other networks than its settings name")
@@ -108,7 +115,7 @@ def load_together(path: Path, options: Mapping[str, Any]) -> Loaded:
     for one, given in zip(each, own, strict=True):
         given.pop("backbone")
         networks.append(loaded(path, one, given))
-    with _whole(path):
+    with intact(path):
         return _together(settings, networks, scale, stored)
 
 
@@ -116,8 +123,8 @@ def describe_model(path: Path, stored: Stored) -> dict[str, Any]:
     """As ``describe``; of several networks also what is each one's own, by its name below "networks"."""
     if NETWORKS not in stored.header:
         return describe(path, stored)
-    with _whole(path):
-        each = _apart(stored)
+    with intact(path):
+        each = apart(stored, stored.header[NETWORKS])
         found = {one.header["settings"]["backbone"]: describe(path, one) for one in each}
     kept = ("bank", "network_weights", "network", "layers", "channels", "strides", "grid", "covering_radius")
     networks = {}
@@ -168,19 +175,18 @@ def _scale_from(header: Mapping[str, Any]) -> CommonScale:
     return CommonScale(units, of_global, fusion)
 
 
-def _apart(stored: Stored) -> list[Stored]:
-    """What each network's own file would hold."""
-    shared = {name: value for name, value in stored.more.items() if name != PEAKS and not name[0].isdigit()}
-    found = []
-    for number, header in enumerate(stored.header[NETWORKS]):
+def apart(stored: Stored, headers: Sequence[dict[str, Any]], sharing: bool = True) -> list[Stored]:
+    """What the file of each alone would hold. headers: of each. sharing: what one has no tensor of its own for is the first
+    one's."""
+    first = {name: value for name, value in stored.more.items() if name != PEAKS and not name[0].isdigit()}
+    found = [replace(stored, header=headers[0], more=first)]
+    for number, header in enumerate(headers[1:], start=1):
         prefix = f"{number}."
         own = {name.removeprefix(prefix): value for name, value in stored.more.items() if name.startswith(prefix)}
-        if not number:
-            found.append(replace(stored, header=header, more=shared))
-            continue
         bank, images, cells = (own.pop(name) for name in _BANK)
         weights = {name.removeprefix(_WEIGHTS): own.pop(name) for name in list(own) if name.startswith(_WEIGHTS)}
-        found.append(Stored(header, bank, images.long(), cells.long(), weights or None, {**shared, **own}))
+        more = {**first, **own} if sharing else own
+        found.append(Stored(header, bank, images.long(), cells.long(), weights or None, more))
     return found
 
 
@@ -193,12 +199,12 @@ def _pictured(networks: Sequence[Updatable]) -> list[TrainingImage]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def intact(path: Path, what: str = "several networks") -> Iterator[None]:
     """What does not fit together becomes a sentence. A file's checksum has no key, so that anybody can write one that fits."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelFileError(
-            f"{path} does not hold what a model of several networks holds ({type(error).__name__}: {reason}). Make it anew."
+            f"{path} does not hold what a model of {what} holds ({type(error).__name__}: {reason}). Make it anew."
         ) from None
