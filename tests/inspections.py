@@ -30,6 +30,7 @@ def inspection(**values: Any) -> NewRecord:
         "context": 1.0,
         "global_score": None,
         "notes": None,
+        "product": None,
     }
     return NewRecord(**{**usual, **values})
 

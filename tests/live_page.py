@@ -178,5 +178,6 @@ def _record(number: int, rank: int, calibration: int, model_hash: str) -> NewRec
         context=8.0,
         global_score=None,
         notes=None,
+        product=None,
         source="watch",
     )

@@ -22,6 +22,7 @@ from sapatchcore.model_file import Stored, read_model, write_model
 from sapatchcore.open_model import open_model
 from sapatchcore.products.products import Products
 from sapatchcore.products.telling import MARGIN, Telling
+from sapatchcore.records.record import ReceivedImage, records_of
 from sapatchcore.score.drift import drift
 from sapatchcore.server.served import load as serve
 
@@ -395,6 +396,12 @@ def test_a_server_serves_it(saved: Path) -> None:
     )
     assert explain is None
     assert result.only(4).products == ("noise",)  # type: ignore[attr-defined]
+    received = ReceivedImage("4.png", b"", "0" * 64, "image/png", images[4])
+    how: dict[str, Any] = {"model": "all", "model_hash": served.hash, "keep": "none", "source": "api"}
+    (record,) = records_of(result.only(4), result.only(4).verdicts(0.2), [received], false_reject=0.2, **how)
+    assert record.product == "noise"
+    (plain,) = records_of(result.of("noise").only(0), None, [received], false_reject=None, **how)  # type: ignore[attr-defined]
+    assert plain.product is None
     assert result.only(4).verdicts(0.2)[0].threshold == result.of("noise").threshold(0.2)  # type: ignore[attr-defined]
     assert names[4] == "noise"
     assert not served.can_learn

@@ -132,7 +132,7 @@ def test_a_newer_version_is_refused_and_left_alone(where: str | Path) -> None:
         records.add([inspection()])
         with records._database.writing() as connection:
             connection.exec_driver_sql("UPDATE sapatchcore_schema SET version = 7")
-    refused(where, "version 7", "knows 2", "newer sapatchcore")
+    refused(where, "version 7", "knows 3", "newer sapatchcore")
 
 
 # What version 1 made: its columns in their order, with the types of either database.
@@ -172,10 +172,9 @@ def test_a_database_of_the_first_version_goes_on(where: str | Path, make: bool) 
     with Records(where, make=make) as records:
         (old,) = records.find(Filter())
         assert (old.file_name, old.score, old.kind, old.global_score, old.notes) == ("old.png", 5.0, "both", None, None)
-        (new,) = records.add(
-            [inspection(global_score=69.7, notes="It is smaller.", image=b"png", media_type="image/png")]
-        )
-        assert (new.number, new.global_score, new.notes) == (2, 69.7, "It is smaller.")
+        added = {"global_score": 69.7, "notes": "It is smaller.", "product": "screw"}
+        (new,) = records.add([inspection(image=b"png", media_type="image/png", **added)])
+        assert (new.number, new.global_score, new.notes, new.product) == (2, 69.7, "It is smaller.", "screw")
     with Records(where, make=False) as again:
         assert again.find(Filter()) == [new, old]
         # A program of the first version that still runs writes on.

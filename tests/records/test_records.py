@@ -60,7 +60,7 @@ def test_the_table_is_the_one_of_its_version() -> None:
     ddl = str(CreateTable(RECORDS).compile(dialect=sqlite.dialect()))  # type: ignore[no-untyped-call]
     columns = [line.strip().rstrip(",") for line in ddl.splitlines()[2:] if line.strip() not in ("", ")")]
     assert (VERSION, columns) == (
-        2,
+        3,
         [
             "number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
             "time DATETIME NOT NULL",
@@ -80,6 +80,7 @@ def test_the_table_is_the_one_of_its_version() -> None:
             "context DOUBLE NOT NULL",
             "global_score DOUBLE",
             "notes TEXT",
+            "product TEXT",
             "image_bytes BIGINT NOT NULL",
             "feedback TEXT",
             "feedback_note TEXT",
@@ -103,6 +104,7 @@ def test_a_record_comes_back_as_it_was_given(records: Records) -> None:
         source="watch",
         global_score=69.7,
         notes="It is smaller.\nIt is darker.",
+        product="screw",
     )
     (record,) = records.add([new])
     assert record.number == 1

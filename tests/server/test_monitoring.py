@@ -35,7 +35,7 @@ def records_of(p_values: Any, first: int = 1, digest: str = "a") -> list[Record]
     return [
         Record(
             *(number, start + timedelta(seconds=number), "part", digest, "0" * 64, "", 8, 8, 1.0, float(p), 2.0, 0.01),
-            *("accept", None, 0.6, 0.8, None, None, False, None, None, None, None, "api"),
+            *("accept", None, 0.6, 0.8, None, None, None, False, None, None, None, None, "api"),
         )
         for number, p in enumerate(p_values, first)
     ]

@@ -58,7 +58,7 @@ def predict(
 ) -> None:
     """Score images with a model file or an exported one, and say which to reject; higher = more anomalous."""
     from sapatchcore.data.images import files_of
-    from sapatchcore.products.result import ProductsResult
+    from sapatchcore.products.result import products_of
     from sapatchcore.score.calibration import NO_CALIBRATION
     from sapatchcore.show.maps import check_format, write_maps
 
@@ -95,7 +95,7 @@ def predict(
         result = detector.predict(sources, progress)
         written = write_maps(result, Path(maps), map_format, progress) if maps is not None else [None] * len(result)
     verdicts = [None] * len(result) if rate is None else result.verdicts(rate)
-    products = result.products if isinstance(result, ProductsResult) else ()
+    products = [name for name in products_of(result) if name is not None]
     parts = {"score": result.scores, "local": result.local_scores, "context": result.context_scores}
     if result.global_scores is not None:
         parts["global"] = result.global_scores

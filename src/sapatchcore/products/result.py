@@ -127,3 +127,8 @@ class ProductsResult(Result):
             else:
                 found[name] = None if value is None else value[list(at)]
         return found
+
+
+def products_of(result: Result) -> tuple[str | None, ...]:
+    """Of each image the product that it was taken for; None of a model of one."""
+    return result.products if isinstance(result, ProductsResult) else (None,) * len(result)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin, g
 from sapatchcore.data.images import MEDIA_TYPES
 from sapatchcore.data.pixels import UInt8Array, open_header, rgb_from_bytes
 from sapatchcore.errors import SettingsError, did_you_mean
+from sapatchcore.products.result import products_of
 from sapatchcore.result import Result
 from sapatchcore.score.verdict import Verdict
 
@@ -63,11 +64,10 @@ class InspectionValues:
 
     Attributes:
         model, model_hash: the model's name, and the SHA-256 of its file. image_hash: of the image's bytes as they came.
-        file_name: "" where there is none; of a longer one the last 255 characters are kept.
-        width, height: pixels.
+        file_name: "" where there is none; of a longer one the last 255 characters are kept. width, height: pixels.
         score, local, context: score² = local² + context² without a global part. global_score: None without one.
         p_value, threshold, false_reject, verdict: None where the model is not calibrated. kind: None where not rejected.
-        notes: as of Result, a sentence a line; None where there is none.
+        notes: as of Result, a sentence a line; None where there is none. product: that it was taken for; None of a model of one.
     """
 
     model: str
@@ -86,6 +86,7 @@ class InspectionValues:
     context: float
     global_score: float | None
     notes: str | None
+    product: str | None
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,11 @@ class Filter:
 
     Attributes:
         feedback: "good", "defect" or "none".
-        since, until: aware times; since ≤ time < until.
-        file_name: the whole name, where * stands for any characters.
-        has_image: whether the image is kept.
-        before: only records with a smaller number: to go on where an earlier answer ended.
+        since, until: aware times; since ≤ time < until. file_name: the whole name, where * stands for any characters.
+        has_image: whether the image is kept. before: only records with a smaller number: to go on where an earlier answer ended.
         limit: how many at most. before and limit count for ``Records.find`` alone.
 
-    Raises:
-        SettingsError: a value outside its range.
+    Raises SettingsError for a value outside its range.
     """
 
     model: str | None = None
@@ -264,9 +262,9 @@ def records_of(
     """
     check_keep(keep)
     said = [None] * len(images) if verdicts is None else verdicts
-    columns = zip(images, said, result.sizes, result.notes, strict=True)
+    columns = zip(images, said, result.sizes, result.notes, products_of(result), strict=True)
     records = []
-    for i, (image, verdict, (height, width), notes) in enumerate(columns):
+    for i, (image, verdict, (height, width), notes, product) in enumerate(columns):
         kept = keep == "all" or (keep == "rejected" and verdict is not None and verdict.rejected)
         records.append(
             NewRecord(
@@ -286,6 +284,7 @@ def records_of(
                 context=float(result.context_scores[i]),
                 global_score=None if result.global_scores is None else float(result.global_scores[i]),
                 notes="\n".join(notes) or None,
+                product=product,
                 image=image.content if kept else None,
                 media_type=image.media_type if kept else None,
                 source=source,

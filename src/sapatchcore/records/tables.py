@@ -47,8 +47,11 @@ from sqlalchemy.types import TypeDecorator
 from sapatchcore.errors import RecordsError
 from sapatchcore.records.record import FIELDS, FieldType, NewRecord, Record, WatchedFile
 
-VERSION = 2
-ADDED = {2: ("global_score", "notes")}  # by version: the nullable columns of records that the version before lacks
+VERSION = 3
+ADDED = {
+    2: ("global_score", "notes"),
+    3: ("product",),
+}  # by version: the nullable columns of records that the version before lacks
 NAME_CHARACTERS = 255  # of a file name that is kept
 LARGEST = 2**63 - 1  # number that a database can hold
 _NOT_KEPT = re.compile("[\0\ud800-\udfff]")

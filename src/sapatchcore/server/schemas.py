@@ -108,6 +108,7 @@ class Inspected(BaseModel):
     notes: list[str] = Field(
         description="What of the image is not as of the training images: size, brightness, … Mostly none."
     )
+    product: str | None = Field(description="That the image was taken for; null where the model is of one product.")
     inspected: Box | None = Field(description="What the network saw of the image; null where that is all of it.")
     regions: list[FoundRegion]
     maps: MapPictures | None

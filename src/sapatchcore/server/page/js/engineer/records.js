@@ -63,7 +63,7 @@ export function openRecord(record, changed = () => {}) {
 
 function recordBody(record, judge) {
   const rows = [
-    ["time", when(record.time)], ["file-name", record.file_name], ["model", record.model], ["p-value", pValue(record.p_value)], ["score", number(record.score)],
+    ["time", when(record.time)], ["file-name", record.file_name], ["model", record.model], ...(record.product === null ? [] : [["product", record.product]]), ["p-value", pValue(record.p_value)], ["score", number(record.score)],
     ["threshold", record.threshold === null ? "–" : number(record.threshold)], ["promise", record.false_reject === null ? "–" : oneIn(record.false_reject)],
     ["layer-local", number(record.local)], ["layer-context", number(record.context)],
     ...(record.global_score === null ? [] : [["layer-global_part", number(record.global_score)]]), ["size", `${record.width} × ${record.height}`],

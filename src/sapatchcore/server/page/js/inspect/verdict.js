@@ -53,6 +53,7 @@ export function numbers(part) {
       ${result.threshold === null ? nothing : svg`<rect class="limit-casing" x=${share(result.threshold) - 0.8} width="1.6" height="12" /><rect class="limit" x=${share(result.threshold) - 0.4} width="0.8" height="12" />`}
     </svg>
     <dl>
+      ${result.product == null ? nothing : html`<div><dt>${t("product")}</dt><dd>${result.product}</dd></div>`}
       ${result.threshold === null ? nothing : html`<div><dt>${t("threshold")}</dt><dd>${number(result.threshold)}</dd></div>
         <div><dt>${t("promise")}</dt><dd>${oneIn(part.falseReject)}</dd></div>`}
       <div><dt>${t("layer-local")}</dt><dd>${times(result.local, result.local_ratio)}</dd></div>
