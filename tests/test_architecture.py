@@ -15,7 +15,7 @@ from scripts import ROOT, script
 from sapatchcore import SAPatchCore
 
 SOURCE = ROOT / "src/sapatchcore"
-MOST_MODULES = 162
+MOST_MODULES = 166
 MOST_FILES, MOST_LINES = 10, 1600  # of one predict
 
 # From the first to the last: each imports only from those before it, and from itself.

@@ -71,7 +71,7 @@ class FitCoordinator:
 
     def can_cross_fit(self) -> bool:
         """As the function, of all centres."""
-        return can_cross_fit(self._images(self._whole.all()), self._total, self._embedder.settings)
+        return can_cross_fit(self._images(self._whole.all()) % folds_of(self._total), self._embedder.settings)
 
     def outside(self, fold: int) -> tuple[Centres, int]:
         """What the choice of a fold's bank begins with: the whole bank's centres that are not of the fold's images, as a round,
