@@ -19,6 +19,7 @@ from sapatchcore.data.sources import Batch, read_batches
 from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.patches import Embedder, Patches
+from sapatchcore.embed.whitening import ready
 from sapatchcore.result import gather_result
 from sapatchcore.score.anomaly_score import score_patches
 from sapatchcore.score.metrics import auroc
@@ -92,15 +93,22 @@ def of_set(dataset: Dataset, given: Any) -> list[dict[str, Any]]:
 
 
 def scores(detector: SAPatchCore, dataset: Dataset, seen: Seen) -> np.ndarray:
-    """Image scores of the test images. seen: their patches, the same for all of a data set; filled by the first call."""
+    """Image scores of the test images. seen: their patches, not whitened, the same for all of a data set; filled by the first
+    call."""
     settings = detector.settings
     if not seen:
-        whole = settings.model_copy(update={"global_part": "pooled"})  # a single image has none, those that follow do
+        # A single image has no global part, those that follow do; the whitening is each detector's own.
+        whole = settings.model_copy(update={"global_part": "pooled", "metric": "euclidean"})
         embedder = Embedder(whole, detector.embedder.network.weights)
         seen += [
             (batch, embedder.embed(batch)) for batch in read_batches([sample.path for sample in dataset.test], whole)
         ]
-    scored = ((batch, score_patches(patches, detector.bank, settings)) for batch, patches in seen)
+    by = ready(detector.embedder.whitening, detector.bank.rows.device)
+    whitened = (
+        (batch, replace(patches, local=patches.local @ by.local, context=patches.context @ by.context))
+        for batch, patches in seen
+    )
+    scored = ((batch, score_patches(patches, detector.bank, settings)) for batch, patches in whitened)
     return gather_result(scored, settings).scores
 
 
