@@ -21,7 +21,7 @@ from torch.fx.experimental.optimization import fuse
 
 from sapatchcore import SettingsError, WeightsError
 from sapatchcore.embed.backbone import Backbone
-from sapatchcore.embed.network import build_network, choose_device, fold_batch_norms
+from sapatchcore.embed.network import build_network, choose_device, fold_batch_norms, without_idle_stages
 from sapatchcore.embed.weights import digest, in_timm_names
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
@@ -502,6 +502,25 @@ def test_networks_run_while_others_are_built() -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "of"), [("tf_efficientnet_lite0", 5, 7), ("mobilenetv3_small_050", 4, 6), ("resnet18", None, None)]
+)
+def test_stages_that_nothing_reads_are_not_run(name: str, kept: int | None, of: int | None) -> None:
+    network, layers = build_network(
+        name, weights="random", layers=("layer2", "layer3"), input_size=(64, 64), seed=0, given=None
+    )
+    before = list(network.state_dict())
+    cut = without_idle_stages(network, layers[1])
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(cut(pixels), network(pixels), strict=True):
+        assert torch.equal(one, other)
+    assert list(network.state_dict()) == before
+    if kept is None:
+        assert cut is network
+    else:
+        assert (len(cut.blocks), len(network.blocks)) == (kept, of)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "res2net50_26w_4s"])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from einops import rearrange
 
-from sapatchcore.embed.network import build_network, fold_batch_norms
+from sapatchcore.embed.network import build_network, fold_batch_norms, without_idle_stages
 from sapatchcore.embed.weights import Weights
 from sapatchcore.errors import DataError
 
@@ -64,8 +64,8 @@ class Backbone:
         self._mean, self._std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
         self._dtype, self.device = _DTYPES[precision], device
         self._channels_last = str(getattr(network, "output_fmt", "NCHW")).upper().endswith("NHWC")
-        folded = fold_batch_norms(network, input_size).to(device=device, dtype=self._dtype)
-        self._network = folded.to(memory_format=torch.channels_last)
+        folded = fold_batch_norms(without_idle_stages(network, self.layers[1]), input_size)
+        self._network = folded.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -199,6 +199,20 @@ def _without_unexpected_keys() -> Iterator[None]:
         logger.removeFilter(others)
 
 
+def without_idle_stages(network: Any, last: str) -> Any:
+    """The same network without the stages behind the layer ``last``: what is kept has the same tensors.
+
+    timm cuts most networks there, but its EfficientNets and MobileNets compute all their stages, whichever are asked for.
+    """
+    stage, found = last.removeprefix("blocks."), getattr(network, "blocks", None)
+    # timm's own note of which stages are asked for, which only these two kinds of network have.
+    if not hasattr(network, "_stage_out_idx") or not isinstance(found, nn.Sequential) or not stage.isdecimal():
+        return network
+    cut = copy.copy(network)
+    cut._modules = {**network._modules, "blocks": found[: int(stage) + 1]}
+    return cut
+
+
 @torch.no_grad()
 def fold_batch_norms(network: Any, input_size: tuple[int, int]) -> Any:
     """The same function with every batch norm inside the convolution before it: a tenth less time.
