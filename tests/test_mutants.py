@@ -22,7 +22,7 @@ from sapatchcore.embed import attention, patches, whitening
 from sapatchcore.learning import calibrate
 from sapatchcore.memory import coreset, growth
 from sapatchcore.memory.bank import Bank, Distances
-from sapatchcore.memory.search import brute_force, exact
+from sapatchcore.memory.search import brute_force, exact, products
 from sapatchcore.score import anomaly_score, explain, metrics, regions, reweighted, threshold, verdict
 from sapatchcore.score.calibration import concatenated
 
@@ -320,7 +320,8 @@ def own_rows_count(patch: Patch) -> None:
 
 def own_fold_in_its_bank(patch: Patch) -> None:
     """Every image is scored by a bank that was chosen with it at hand."""
-    patch.setattr(calibrate, "outside", lambda *of: torch.arange(of[2] * of[3]))
+    patch.setattr(calibrate, "rows_of", lambda images, patches: torch.arange(len(images) * patches))
+    patch.setattr(calibrate, "Begun", lambda *_: None)
 
 
 def folds_one_after_another(patch: Patch) -> None:
@@ -347,6 +348,8 @@ def excluded_rows_forgotten(patch: Patch) -> None:
         compare(self, asked, *given)
 
     patch.setattr(exact.ExactIndex, "_compare", wrong)
+    whole = products.CellProducts.nearest
+    patch.setattr(products.CellProducts, "nearest", lambda self, given, _=None: whole(self, given))
 
 
 def excluded_groups_in_the_blocks_order(patch: Patch) -> None:

@@ -63,8 +63,8 @@ class Remembering(Embedder):
         self._cell, self._grid = first.cell, first.grid
         self.patches_an_image = len(first.cell)
 
-    def patches(self, sources: Sequence[int]) -> Iterator[tuple[Batch, Patches]]:
-        for at in range(0, len(sources), self.settings.batch_size):
+    def patches(self, sources: Sequence[int], first: int = 0) -> Iterator[tuple[Batch, Patches]]:
+        for at in range(first, len(sources), self.settings.batch_size):
             few = list(sources[at : at + self.settings.batch_size])
             names, sizes = tuple(f"image {number}" for number in few), tuple(self.sizes[number] for number in few)
             pixels = np.zeros((len(few), 1, 1, 3), np.uint8)  # only for thumbnails

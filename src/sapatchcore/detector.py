@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from sapatchcore.data.copies import learned_batches
 from sapatchcore.data.images import all_images
 from sapatchcore.data.sources import Batch, Images, Progress, as_sources, read_batches
 from sapatchcore.datasets.folders import training_images as good_images
@@ -92,8 +91,7 @@ class SAPatchCore(Updatable, Tunable, FitsProducts):
         training: list[TrainingImage] = []
         statistics = []
         with Spill() as spill, GrowingRows(on_disk=settings.projection is None) as projected:
-            for batch in learned_batches(sources, settings, progress, total):  # step 1
-                patches = embedder.embed(batch)  # steps 2 to 5
+            for batch, patches in embedder.learned(sources, progress, total):  # steps 1 to 5
                 projected.append(project(patches))  # step 6: the random projection,
                 spill.append(patches)
                 training += training_images(batch)

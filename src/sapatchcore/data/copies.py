@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapatchcore.data.pixels import Size
-from sapatchcore.data.sources import Batch, ImageSource, Progress, groups, read_batches
+from sapatchcore.data.sources import Batch, groups
 from sapatchcore.settings import Settings
 
 MIRRORED = 360  # added to the angle of a copy that is mirrored, left to right, before it is turned
@@ -23,40 +23,18 @@ TURNS = (90, 180, 270, MIRRORED, MIRRORED + 90, MIRRORED + 180, MIRRORED + 270) 
 _LIKE_A_SQUARE = 1 / 32  # of the longer side: at 256 pixels nothing is half a cell of layer 2 from where a turn has it
 
 
-def learned_batches(
-    sources: Iterable[ImageSource],
-    settings: Settings,
-    progress: Progress | None = None,
-    total: int | None = None,
-    first: int = 0,
-) -> Iterator[Batch]:
-    """Step 1 for images to learn from, each followed by its copies where ``settings`` ask for them.
-
-    progress: stage "embed", called with the images, not the copies, that are done with. total: images, where that is known.
-    first: as of ``read_batches``.
-    """
-    done = 0
-    for batch in read_batches(sources, settings, first):
-        if settings.augment == "none":
-            yield batch
-        else:
-            yield from _with_copies(batch, settings)
-        done += len(batch.names)
-        if progress is not None:
-            progress("embed", done, total)
-
-
-def _with_copies(batch: Batch, settings: Settings) -> Iterator[Batch]:
-    """The images of ``batch`` and their copies, up to ``batch_size`` at a time."""
-    each = ((i, turn) for i, size in enumerate(batch.sizes) for turn in (0, *turns_of(size, settings)))
-    for some in groups(each, settings.batch_size):
-        yield Batch(
-            tuple(batch.names[i] for i, _ in some),
-            tuple(batch.sizes[i] for i, _ in some),
-            np.stack([turned_by(batch.pixels[i], turn) for i, turn in some]),
-            tuple(batch.appearance[i] for i, _ in some),
-            tuple(turn for _, turn in some),
-        )
+def with_copies(batches: Iterable[Batch], settings: Settings) -> Iterator[Batch]:
+    """The images of ``batches`` to learn from, each followed by its copies, up to ``batch_size`` at a time."""
+    for batch in batches:
+        each = ((i, turn) for i, size in enumerate(batch.sizes) for turn in (0, *turns_of(size, settings)))
+        for some in groups(each, settings.batch_size):
+            yield Batch(
+                tuple(batch.names[i] for i, _ in some),
+                tuple(batch.sizes[i] for i, _ in some),
+                np.stack([turned_by(batch.pixels[i], turn) for i, turn in some]),
+                tuple(batch.appearance[i] for i, _ in some),
+                tuple(turn for _, turn in some),
+            )
 
 
 def turns_of(size: Size, settings: Settings) -> tuple[int, ...]:

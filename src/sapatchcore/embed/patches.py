@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from sapatchcore.data.sources import Batch, ImageSource, read_batches
+from sapatchcore.data.copies import with_copies
+from sapatchcore.data.sources import Batch, ImageSource, Progress, read_batches
 from sapatchcore.embed.attention import self_attention
 from sapatchcore.embed.backbone import Backbone
 from sapatchcore.embed.network import GIVEN, choose_device
@@ -83,6 +84,25 @@ class Embedder:
         """Steps 1 to 5 a batch at a time. first: the number of the first image, for the names of those that have no path."""
         for batch in read_batches(sources, self.settings, first):  # step 1: resized by Lanczos and cropped
             yield batch, self.embed(batch)
+
+    def learned(
+        self, sources: Iterable[ImageSource], progress: Progress | None, total: int | None, first: int = 0
+    ) -> Iterator[tuple[Batch, Patches]]:
+        """As ``patches``, of images to learn from: with their turned copies where ``augment`` asks for them.
+
+        progress: stage "embed", called with the images, not the copies, that are done with. total: images, where that is known.
+        """
+        if self.settings.augment == "none":
+            found = self.patches(sources, first)
+        else:
+            batches = with_copies(read_batches(sources, self.settings, first), self.settings)
+            found = ((batch, self.embed(batch)) for batch in batches)
+        done = 0
+        for batch, patches in found:
+            yield batch, patches
+            done += batch.turns.count(0) if batch.turns else len(batch.names)
+            if progress is not None:
+                progress("embed", done, total)
 
     def embed(self, batch: Batch) -> Patches:
         """Steps 2 to 5 for one batch. Raises DataError, with the image's name, where the network gives infinity or NaN."""

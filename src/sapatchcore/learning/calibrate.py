@@ -61,12 +61,6 @@ def fold_of_each(images: Sequence[TrainingImage]) -> torch.Tensor:
     return (own.cumsum(0) - 1) % folds_of(int(own.sum()))
 
 
-def can_cross_fit(inside: torch.Tensor, settings: Settings) -> bool:
-    """Whether each fold leaves rows of others to compare with, and enough of them. inside: (m,) int64, the fold of each row of
-    the bank."""
-    return len(inside) >= rows_needed(settings.image_score) and len(inside.unique()) > 1
-
-
 def cross_fitted(
     x: torch.Tensor, spill: Spill, embedder: Embedder, whole: Bank, progress: Progress | None = None
 ) -> Calibration | None:
@@ -78,15 +72,14 @@ def cross_fitted(
     x: (n·p, dimensions), projected patches of the n images that ``spill`` holds. progress: stage "calibrate"; done counts patches
     chosen and images scored. embedder: of the patches; a whitening is that of the other folds, too.
 
-    None where there can be none.
+    None where there is one image, or too few rows.
     """
     p, count, settings = spill.patches_per_image, len(whole.rows), embedder.settings
     fold_of, turns = fold_of_each(whole.training), packed_turns(whole.training)
-    inside = fold_of[whole.images]
-    if not can_cross_fit(inside, settings):
-        return None
     scored = torch.ones_like(fold_of).bool() if turns is None else torch.from_numpy(turns == 0)
     n, folds = int(scored.sum()), int(fold_of.max()) + 1
+    if folds < 2 or count < rows_needed(settings.image_score):
+        return None
     found, steps = [], 0
 
     def report(done: int) -> None:
@@ -94,7 +87,7 @@ def cross_fitted(
             with torch.inference_mode(False):  # a caller's code, called from inside the choice
                 progress("calibrate", steps + done, folds * count + n)
 
-    rows = whole.images * p + whole.cells
+    rows, inside = whole.images * p + whole.cells, fold_of[whole.images]
     squared = squared_to_groups(x, rows, inside, folds)
     for fold in range(folds):
         others = rows_of(fold_of != fold, p)

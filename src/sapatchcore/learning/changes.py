@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sapatchcore.data.copies import learned_batches
 from sapatchcore.data.sources import Batch, Progress, Sources
 from sapatchcore.embed.patches import Embedder
 from sapatchcore.errors import DataError
@@ -55,8 +54,7 @@ def add_images(
     learned, originals = {image.name for image in bank.training}, []
     join = apart is None and (calibration is None or calibration.source != SEPARATE)
     join = join and len(bank.rows) >= rows_needed(settings.image_score)
-    for batch in learned_batches(sources[0], settings, progress, sources[1], _first_unused(bank)):
-        patches = embedder.embed(batch)
+    for batch, patches in embedder.learned(sources[0], progress, sources[1], _first_unused(bank)):
         own = [i for i in range(len(batch.names)) if not batch.turns or not batch.turns[i]]  # those that are no copies
         names, sizes = tuple(batch.names[i] for i in own), tuple(batch.sizes[i] for i in own)
         _refuse_learned(learned, names)

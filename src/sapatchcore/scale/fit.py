@@ -22,6 +22,7 @@ from sapatchcore.errors import ModelFileError, SettingsError
 from sapatchcore.learning.calibrate import folds_of
 from sapatchcore.networks import refuse_several
 from sapatchcore.scale.cluster import RESTARTS, Assignments, LazyActor, connected, wait_for
+from sapatchcore.score.calibration import rows_needed
 from sapatchcore.settings import Settings, settings_from
 
 if TYPE_CHECKING:
@@ -155,12 +156,11 @@ class _Stages:
 
     def _cross_fitted(self, count: int, grid: tuple[int, int]) -> list[ObjectRef]:
         """References to each share's part of the calibration, fold by fold; none where there can be none."""
-        import ray
-
         found: list[ObjectRef] = []
-        if not ray.get(self.coordinator.call.remote("can_cross_fit")):
+        folds = folds_of(self.total)
+        if folds < 2 or count < rows_needed(self.settings.image_score):
             return found
-        for fold in range(folds_of(self.total)):
+        for fold in range(folds):
             self._choose(fold, count, self.coordinator.call.options(num_returns=2).remote("outside", fold))
             kept = self._call_all("kept", self.coordinator.call.remote("centres"))
             bank = self.coordinator.call.remote("bank", grid, *kept)

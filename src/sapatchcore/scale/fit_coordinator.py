@@ -18,7 +18,7 @@ import torch
 from sapatchcore.data.packed import Files, Sizes, Texts
 from sapatchcore.embed.adaptation import adapted
 from sapatchcore.embed.patches import Embedder
-from sapatchcore.learning.calibrate import FOLDS, can_cross_fit, folds_of, with_scales
+from sapatchcore.learning.calibrate import FOLDS, folds_of, with_scales
 from sapatchcore.memory.bank import Bank
 from sapatchcore.memory.distributed import Candidates, Centres, Choice
 from sapatchcore.memory.pooled import GlobalPart
@@ -68,10 +68,6 @@ class FitCoordinator:
     def begin(self, share: int, row: int, projected: torch.Tensor) -> tuple[Centres, int]:
         """The first centre, as a round, and how many are still to choose."""
         return self._choice.begin(share, row, projected), self._choice.missing
-
-    def can_cross_fit(self) -> bool:
-        """As the function, of all centres."""
-        return can_cross_fit(self._images(self._whole.all()) % folds_of(self._total), self._embedder.settings)
 
     def outside(self, fold: int) -> tuple[Centres, int]:
         """What the choice of a fold's bank begins with: the whole bank's centres that are not of the fold's images, as a round,
