@@ -13,8 +13,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from sapatchcore.data.sources import read_image
 from sapatchcore.datasets.folders import open_dataset, training_images
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise
-from sapatchcore.synth.write import SCENES, find_scene
+from sapatchcore.synth.write import SCENES, find_scene, write_dataset
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONE = "wide_resnet50_2"
@@ -136,6 +137,16 @@ def made_images(count: int, size: int = 320, seed: int = 0) -> UInt8Array:
 
 def test_set(data: Path | None) -> Dataset | None:
     return None if data is None else open_dataset(data)
+
+
+def data_sets(given: argparse.Namespace, small: Mapping[str, Any]) -> Iterator[Dataset]:
+    """The made data sets of ``--synth`` as they are published, with ``--quick`` of ``small`` numbers; then those of ``--data``.
+    Made ones are gone when all of them have been."""
+    with tempfile.TemporaryDirectory() as folder:
+        for scene in filter(None, given.synth.split(",")):
+            write_dataset(Path(folder) / scene, scene, **(small if given.quick else {}))
+            yield open_dataset(Path(folder) / scene)
+    yield from map(open_dataset, given.data or [])
 
 
 def network_batches(

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from sapatchcore import SAPatchCore
+from sapatchcore.model_file import Stored, read_model, write_model
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -42,6 +43,15 @@ def made_images(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> 
         wave = np.sin(rows[..., None] / 6 + phase[0]) + np.sin(columns[..., None] / 9 + phase[1])
         image[:] = np.clip(128 + 40 * wave + rng.normal(0, 6, (*size, 3)), 0, 255)
     return images
+
+
+def changed(path: Path, change: Callable[[Stored], object]) -> Path:
+    """The model file with another content, whose checksum fits it."""
+    stored = read_model(path)
+    stored.header.pop("sha256", None)
+    change(stored)
+    write_model(path, stored)
+    return path
 
 
 def write_images(folder: Path, images: UInt8) -> Path:

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.core.method import subset
-from benchmarks.measure import Record, parser, table
+from benchmarks.measure import Record, data_sets, parser, table
 from sapatchcore import SAPatchCore
-from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.result import Result
 from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.fusion import fused, scales_of, tail
 from sapatchcore.score.metrics import auroc
 from sapatchcore.score.threshold import p_values, possible_rate
-from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate_result
 
 QUESTION = "The recommended preset, part by part, beside both of the paper's models; rules of fusion"
@@ -59,19 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("recommended", QUESTION, given)
     runs: list[dict[str, Any]] = []
     record["runs"] = runs
-    with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / scene for scene in given.synth.split(",") if scene]
-        for out in made:  # as it is published, all sizes and numbers
-            small = {"side": 96, "train": 8, "test": {"good": 3, "lacking": 2, "scratch": 2}} if given.quick else {}
-            write_dataset(out, out.name, **small)
-        for dataset in map(open_dataset, [*made, *(given.data or [])]):
-            dataset = subset(dataset) if given.quick and dataset.name not in given.synth else dataset
-            for backbone in given.backbones.split(","):
-                for seed in map(int, given.seeds.split(",")):
-                    common = {"backbone": backbone, "weights": given.weights, "resize": given.resize, "seed": seed}
-                    models = MODELS if str(seed) in given.paper_seeds.split(",") else ("recommended",)
-                    runs.append(run(dataset, common, models))
-                    record.write(given.output)  # a run that is cut off keeps what it has
+    small = {"side": 96, "train": 8, "test": {"good": 3, "lacking": 2, "scratch": 2}}
+    for dataset in data_sets(given, small):
+        dataset = subset(dataset) if given.quick and dataset.name not in given.synth else dataset
+        for backbone in given.backbones.split(","):
+            for seed in map(int, given.seeds.split(",")):
+                common = {"backbone": backbone, "weights": given.weights, "resize": given.resize, "seed": seed}
+                models = MODELS if str(seed) in given.paper_seeds.split(",") else ("recommended",)
+                runs.append(run(dataset, common, models))
+                record.write(given.output)  # a run that is cut off keeps what it has
 
 
 def run(dataset: Dataset, common: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:

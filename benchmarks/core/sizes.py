@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.core.recommended import at_rate
-from benchmarks.measure import Record, interleaved, parser, ratio, shown, spread, table
+from benchmarks.measure import Record, data_sets, interleaved, parser, ratio, shown, spread, table
 from sapatchcore import SAPatchCore
 from sapatchcore.data.sources import read_image
-from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset, Sample
-from sapatchcore.synth.write import write_dataset
 from sapatchcore.verify.evaluate import evaluate_result
 
 QUESTION = "The recommended preset at several sizes: image AUROC, AUPRO, defects found, milliseconds an image"
@@ -42,20 +38,16 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("sizes", QUESTION, given)
     runs: list[dict[str, Any]] = []
     record["runs"] = runs
-    with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / scene for scene in given.synth.split(",") if scene]
-        for out in made:
-            small = {"side": 96, "train": 8, "test": {"good": 3, "scratch": 2}} if given.quick else {}
-            write_dataset(out, out.name, **small)
-        for dataset in map(open_dataset, [*made, *(given.data or [])]):
-            detectors = {}
-            for size in sizes:
-                options = {"backbone": given.backbone, "preset": "recommended", "resize": size, "batch_size": 4}
-                detectors[size] = SAPatchCore(**options)
-                runs.append({"dataset": dataset.name, "resize": size, **run(detectors[size], some_of(dataset))})
-                record.write(given.output)  # a run that is cut off keeps what it has
-            if "milliseconds" not in record.content["results"]:
-                record["milliseconds"] = milliseconds(detectors, dataset, 1 if given.quick else given.repeats or 5)
+    small = {"side": 96, "train": 8, "test": {"good": 3, "scratch": 2}}
+    for dataset in data_sets(given, small):
+        detectors = {}
+        for size in sizes:
+            options = {"backbone": given.backbone, "preset": "recommended", "resize": size, "batch_size": 4}
+            detectors[size] = SAPatchCore(**options)
+            runs.append({"dataset": dataset.name, "resize": size, **run(detectors[size], some_of(dataset))})
+            record.write(given.output)  # a run that is cut off keeps what it has
+        if "milliseconds" not in record.content["results"]:
+            record["milliseconds"] = milliseconds(detectors, dataset, 1 if given.quick else given.repeats or 5)
     record.write(given.output)
 
 

@@ -8,9 +8,7 @@ as a multiple of the bare Wide ResNet-50-2, random weights, on as many pixels.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from benchmarks.measure import (
     BACKBONE,
     Record,
     bare_network,
+    data_sets,
     interleaved,
     parser,
     ratio,
@@ -34,7 +33,6 @@ from benchmarks.measure import (
 from sapatchcore import SAPatchCore
 from sapatchcore.data.pixels import prepare
 from sapatchcore.data.sources import read_image
-from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.embed.backbone import normalise
 from sapatchcore.result import Result
@@ -42,7 +40,6 @@ from sapatchcore.score.calibration import Calibration
 from sapatchcore.score.fusion import fused, scales_of, smoothed, tail
 from sapatchcore.score.metrics import auroc
 from sapatchcore.score.together import unit_of
-from sapatchcore.synth.write import write_dataset
 
 QUESTION = "Several networks together: image AUROC beside each alone, rules, time beside Wide ResNet-50-2"
 BATCH = 8
@@ -66,21 +63,17 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("together", QUESTION, given)
     runs: list[dict[str, Any]] = []
     record["runs"] = runs
-    with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / scene for scene in given.synth.split(",") if scene]
-        for out in made:
-            small = {"side": 96, "train": 8, "test": {"good": 3, "lacking": 2, "scratch": 2}} if given.quick else {}
-            write_dataset(out, out.name, **small)
-        for dataset in map(open_dataset, [*made, *(given.data or [])]):
-            dataset = subset(dataset) if given.quick and dataset.name not in given.synth else dataset
-            for seed in map(int, given.seeds.split(",")):
-                common = {"backbone": given.backbone, "weights": given.weights, "resize": given.resize, "seed": seed}
-                detector = SAPatchCore(preset="recommended", **common)
-                detector.fit([sample.path for sample in dataset.train])
-                if not runs:
-                    record["time"] = timed(detector, dataset, given)
-                runs.append({**common, **run(detector, dataset)})
-                record.write(given.output)  # a run that is cut off keeps what it has
+    small = {"side": 96, "train": 8, "test": {"good": 3, "lacking": 2, "scratch": 2}}
+    for dataset in data_sets(given, small):
+        dataset = subset(dataset) if given.quick and dataset.name not in given.synth else dataset
+        for seed in map(int, given.seeds.split(",")):
+            common = {"backbone": given.backbone, "weights": given.weights, "resize": given.resize, "seed": seed}
+            detector = SAPatchCore(preset="recommended", **common)
+            detector.fit([sample.path for sample in dataset.train])
+            if not runs:
+                record["time"] = timed(detector, dataset, given)
+            runs.append({**common, **run(detector, dataset)})
+            record.write(given.output)  # a run that is cut off keeps what it has
 
 
 def run(detector: SAPatchCore, dataset: Dataset) -> dict[str, Any]:

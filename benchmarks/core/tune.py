@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.measure import Record, parser, table
+from benchmarks.measure import Record, data_sets, parser, table
 from sapatchcore import SAPatchCore
-from sapatchcore.datasets.folders import open_dataset
 from sapatchcore.datasets.samples import Dataset
 from sapatchcore.score.metrics import auroc
-from sapatchcore.synth.write import write_dataset
 from sapatchcore.tuning.tuning import Tuning, called
 
 QUESTION = "Does tune choose well? Estimates from made defects against real ones: rank correlation, regret"
@@ -40,15 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     record = Record("tune", QUESTION, given)
     sets: list[dict[str, Any]] = []
     record["sets"] = sets
-    with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / scene for scene in given.synth.split(",") if scene]
-        for out in made:
-            small = {"side": 96, "train": 10, "test": {"good": 3, "lacking": 3}} if given.quick else {}
-            write_dataset(out, out.name, **small)
-        for dataset in map(open_dataset, [*made, *(given.data or [])]):
-            sets.append(of_set(dataset, given.backbones.split(","), given.minutes, given.seed))
-            record.content["results"]["whole"] = whole(sets)
-            record.write(given.output)  # a run that is cut off keeps what it has
+    small = {"side": 96, "train": 10, "test": {"good": 3, "lacking": 3}}
+    for dataset in data_sets(given, small):
+        sets.append(of_set(dataset, given.backbones.split(","), given.minutes, given.seed))
+        record.content["results"]["whole"] = whole(sets)
+        record.write(given.output)  # a run that is cut off keeps what it has
 
 
 def of_set(dataset: Dataset, backbones: list[str], minutes: float, seed: int) -> dict[str, Any]:

@@ -13,12 +13,12 @@ import pytest
 import safetensors
 import torch
 from command import run
-from conftest import SMALL, made_images, write_images
+from conftest import SMALL, changed, made_images, write_images
 
 from sapatchcore import DataError, ModelFileError, NotFittedError, SAPatchCore, SettingsError
 from sapatchcore.memory.pooled import Gaussian, GlobalPart, pooled
 from sapatchcore.memory.training import TrainingImage
-from sapatchcore.model_file import Stored, read_model, write_model
+from sapatchcore.model_file import Stored
 from sapatchcore.open_model import open_model
 from sapatchcore.products.products import Products
 from sapatchcore.products.telling import MARGIN, Telling
@@ -211,15 +211,6 @@ def test_the_file_is_the_model(three: Products, saved: Path, alone: dict[str, SA
     again.product("light").save(tmp_path / "light.safetensors")  # an ordinary model again
     light = SAPatchCore.load(tmp_path / "light.safetensors")
     np.testing.assert_array_equal(light.memory_bank, alone["light"].memory_bank)
-
-
-def changed(path: Path, change: Callable[[Stored], object]) -> Path:
-    """The model file with another content, whose checksum fits it."""
-    stored = read_model(path)
-    stored.header.pop("sha256", None)
-    change(stored)
-    write_model(path, stored)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import safetensors
 import safetensors.torch
 import torch
 from command import run
-from conftest import SMALL, write_images
+from conftest import SMALL, changed, write_images
 from made_screws import SMALL as SCREWS
 from made_screws import make_screws
 
 from sapatchcore import DataError, ModelFileError, NotFittedError, SAPatchCore, SettingsError
-from sapatchcore.model_file import Stored, read_model, write_model
+from sapatchcore.model_file import Stored, read_model
 from sapatchcore.score.fusion import fused
 from sapatchcore.score.together import CommonScale, together
 from sapatchcore.settings import settings_from
@@ -48,15 +48,6 @@ def pair(good: UInt8, tmp_path_factory: pytest.TempPathFactory) -> SAPatchCore:
 def saved(pair: SAPatchCore, tmp_path: Path) -> Path:
     pair.save(tmp_path / "pair.safetensors")
     return tmp_path / "pair.safetensors"
-
-
-def changed(path: Path, change: Callable[[Stored], object]) -> Path:
-    """The model file with another content, whose checksum fits it."""
-    stored = read_model(path)
-    stored.header.pop("sha256", None)
-    change(stored)
-    write_model(path, stored)
-    return path
 
 
 def test_it_is_a_detector_with_one_for_each_network(pair: SAPatchCore) -> None:
